@@ -1,0 +1,33 @@
+package main
+
+import (
+	"io"
+	"net"
+	"sync"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// bridge joins a channel and a socket until both directions have ended, each for itself: the end of one is passed on
+// as a half-close, and an answer can still come back. It closes both.
+func bridge(channel ssh.Channel, requests <-chan *ssh.Request, socket net.Conn) {
+	defer channel.Close()
+	defer socket.Close()
+	go func() {
+		for request := range requests { // no request has a meaning here
+			_ = request.Reply(false, nil)
+		}
+		socket.Close() // the channel is closed: nobody is left for what the socket might still say
+	}()
+	var both sync.WaitGroup
+	both.Go(func() { guard("forward", func() { carry(socket, channel) }) })
+	both.Go(func() { guard("forward", func() { carry(channel, socket) }) })
+	both.Wait()
+}
+
+func carry(to io.Writer, from io.Reader) {
+	_, _ = io.Copy(to, from)
+	if end, can := to.(interface{ CloseWrite() error }); can {
+		_ = end.CloseWrite()
+	}
+}

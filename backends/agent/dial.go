@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"net"
+	"strconv"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+const dialTimeout = 10 * time.Second
+
+// openDirectTCP connects from inside the workspace: the name is resolved and the network is seen as programs there do.
+func openDirectTCP(a *agent, opening ssh.NewChannel) {
+	var wire struct {
+		Host       string
+		Port       uint32
+		Originator string
+		OriginPort uint32
+	}
+	if ssh.Unmarshal(opening.ExtraData(), &wire) != nil || wire.Port == 0 || wire.Port > 65535 {
+		_ = opening.Reject(ssh.ConnectionFailed, "ill-formed destination")
+		return
+	}
+	dial(a, opening, "tcp", net.JoinHostPort(wire.Host, strconv.Itoa(int(wire.Port))))
+}
+
+func openDirectUnix(a *agent, opening ssh.NewChannel) {
+	var wire struct {
+		Path      string
+		Reserved  string
+		Reserved2 uint32
+	}
+	if ssh.Unmarshal(opening.ExtraData(), &wire) != nil || wire.Path == "" {
+		_ = opening.Reject(ssh.ConnectionFailed, "ill-formed destination")
+		return
+	}
+	dial(a, opening, "unix", wire.Path)
+}
+
+func dial(a *agent, opening ssh.NewChannel, network, address string) {
+	ctx, cancel := context.WithTimeout(a.ctx, dialTimeout)
+	defer cancel()
+	socket, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	if err != nil {
+		_ = opening.Reject(ssh.ConnectionFailed, reason(err))
+		return
+	}
+	channel, requests, err := opening.Accept()
+	if err != nil {
+		socket.Close()
+		return
+	}
+	bridge(channel, requests, socket)
+}

@@ -1,0 +1,79 @@
+// Command agent is the first process of every Doorward workspace. It speaks the SSH server protocol on its stdin and
+// stdout, to the gateway and to nobody else, and takes everything it started along when that conversation ends.
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// version is set by the build: -ldflags "-X main.version=...".
+var version = "dev"
+
+func main() {
+	switch {
+	case len(os.Args) == 1:
+		os.Exit(run(os.Stdin, os.Stdout))
+	case len(os.Args) == 2 && os.Args[1] == "--version":
+		fmt.Println("doorward-agent", version)
+	default:
+		complain("usage: agent [--version]; SSH is spoken on stdin and stdout")
+		os.Exit(2)
+	}
+}
+
+// run serves one gateway and returns the exit code. However the conversation ends, the workspace ends with it.
+func run(in, out *os.File) int {
+	protect()
+	ending := make(chan os.Signal, 1)
+	signal.Notify(ending, syscall.SIGTERM, syscall.SIGINT)
+	// A handler, not signal.Ignore: an ignored signal would stay ignored in every program that we start.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGHUP)
+
+	family := newFamily()
+	talk := make(chan error, 1)
+	go guard("connection", func() { talk <- newAgent(family).serve(in, out) }, func() { talk <- nil })
+
+	select {
+	case err := <-talk:
+		if err != nil {
+			complain("connection: %v", err)
+		}
+	case <-ending:
+	}
+	family.end()
+	return 0
+}
+
+// protect keeps the person in the workspace, who runs under our user id, from reading our memory or tracing us, and
+// sees to it that orphans come to us also where we are not the first process of a pid namespace.
+func protect() {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		complain("cannot become undumpable: %v", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		complain("cannot become the reaper of orphans: %v", err)
+	}
+}
+
+// complain is the only diagnostic: one line on stderr, for stdout belongs to the protocol.
+func complain(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "doorward-agent: %s\n", fmt.Sprintf(format, args...))
+}
+
+// guard runs work and keeps a panic in it from taking the other channels down; after says what to do then.
+func guard(what string, work func(), after ...func()) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			complain("panic in %s: %v", what, reason)
+			for _, do := range after {
+				do()
+			}
+		}
+	}()
+	work()
+}

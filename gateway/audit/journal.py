@@ -1,0 +1,146 @@
+"""One connection's record: every step is one span and one audit record, under the same ids.
+
+`Journal.step` is how the story, the policy and the relay say what they do.  The record is on the disk before the step
+counts as done; the span is best effort.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+
+from opentelemetry import trace
+from opentelemetry.trace import Span, Status, StatusCode
+
+from gateway.audit.log import AuditLog
+from gateway.errors import AuditUnavailable, DoorwardError
+from gateway.telemetry import Step, trace_id, traceparent
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class StepRecord:
+    """A step being made: facts added with `note` are in its record and on its span."""
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+        self.facts: dict[str, Any] = {}
+
+    def note(self, **facts: Any) -> None:
+        self.facts.update(facts)
+
+    @property
+    def traceparent(self) -> str:
+        return traceparent(self._span)
+
+
+class Journal:
+    """Spans and records that carry one set of ids (session, person, grant, ...)."""
+
+    def __init__(self, audit: AuditLog, tracer: trace.Tracer, **ids: str) -> None:
+        self._audit = audit
+        self._tracer = tracer
+        self._ids = ids
+        self._root: Span = trace.INVALID_SPAN
+
+    @contextmanager
+    def rooted(self, name: Step) -> Iterator[None]:
+        """The span that all steps inside are children of: the whole connection, or one request at the grants door."""
+        with self._tracer.start_as_current_span(name, context=trace.Context(), attributes=self._attributes()) as span:
+            self._root = span
+            yield
+
+    def bind(self, **ids: str) -> None:
+        """Ids learned on the way: the person, the grant, the target."""
+        self._ids.update(ids)
+        self._root.set_attributes(self._attributes())
+
+    @property
+    def trace_id(self) -> str:
+        return trace_id(self._root)
+
+    @property
+    def traceparent(self) -> str:
+        return traceparent(self._root)
+
+    async def record(self, event: Step, outcome: str, **facts: Any) -> None:
+        """One audit record without a span of its own.  Raises AuditUnavailable."""
+        await self._audit.record(event, {**self._ids, "trace_id": self.trace_id, "outcome": outcome, **facts})
+
+    @asynccontextmanager
+    async def step(self, name: Step, **facts: Any) -> AsyncIterator[StepRecord]:
+        """A span round the body and one record after it.
+
+        A body that fails is recorded with its reason codes and its error raised; a record that cannot be written fails
+        the step with AuditUnavailable.
+        """
+        with self._span(name) as span:
+            step = StepRecord(span)
+            step.note(**facts)
+            started = time.perf_counter()
+            outcome = "ok"
+            try:
+                yield step
+            except DoorwardError as error:
+                outcome = "failed"
+                step.note(reasons=[reason.model_dump(exclude_defaults=True) for reason in error.reasons])
+                span.set_status(Status(StatusCode.ERROR, error.reasons[0].code))
+                raise
+            except BaseException as error:
+                outcome = "cancelled" if isinstance(error, asyncio.CancelledError) else "error"
+                raise
+            finally:
+                span.set_attributes(_flat(step.facts))
+                step.facts.setdefault("milliseconds", round((time.perf_counter() - started) * 1000, 1))
+                await self.record(name, step.facts.pop("outcome", outcome), **step.facts)
+
+    @asynccontextmanager
+    async def held(
+        self, name: Step, manager: AbstractAsyncContextManager[T], **facts: Any
+    ) -> AsyncIterator[T]:
+        """`manager`, with its entering recorded as step `name` and its leaving as `gone`.
+
+        What is held is let go even when that cannot be recorded.
+        """
+        async with self.step(name, **facts) as step:
+            value = await manager.__aenter__()
+            try:
+                step.note(**_described(value))
+            except BaseException:
+                await manager.__aexit__(None, None, None)
+                raise
+        try:
+            yield value
+        finally:
+            try:
+                async with self.step(Step.GONE, of=name, **facts):
+                    await manager.__aexit__(None, None, None)
+            except AuditUnavailable:
+                log.error("gone_unrecorded", extra={"of": name, **self._ids})
+
+    @contextmanager
+    def _span(self, name: Step) -> Iterator[Span]:
+        current = trace.get_current_span()
+        parent = current if trace_id(current) == self.trace_id else self._root
+        with self._tracer.start_as_current_span(
+            name, context=trace.set_span_in_context(parent), record_exception=False, attributes=self._attributes()
+        ) as span:
+            yield span
+
+    def _attributes(self) -> dict[str, str]:
+        return {f"doorward.{name}": value for name, value in self._ids.items()}
+
+
+def _described(value: object) -> dict[str, Any]:
+    describe = getattr(value, "describe", None)
+    return dict(describe()) if describe is not None else {}
+
+
+def _flat(facts: dict[str, Any]) -> dict[str, str | int | float | bool]:
+    """Facts that fit a span attribute; nested ones stay in the audit record, where they can be found by the ids."""
+    return {f"doorward.{key}": value for key, value in facts.items() if isinstance(value, str | int | float | bool)}

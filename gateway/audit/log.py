@@ -1,0 +1,163 @@
+"""The append-only audit log: one JSONL file, hash-chained, fsynced before a step counts as done.
+
+One writer task takes all records that wait, writes and fsyncs them as one batch (group commit), then lets their
+callers go on: a hundred sessions cost one fsync, and none goes on unrecorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gateway.audit.chain import GENESIS, Head, head_file, seal
+from gateway.concurrency import background
+from gateway.errors import AuditUnavailable
+
+log = logging.getLogger(__name__)
+
+TAIL_BYTES = 4 * 2**20
+
+
+class AuditLog:
+    """One open log.  `record` is the only way in."""
+
+    def __init__(self, path: Path, file: int, head: Head) -> None:
+        self._path = path
+        self._file = file
+        self._head = head
+        self._waiting: list[tuple[Mapping[str, Any], asyncio.Future[None]]] = []
+        self._pending: set[asyncio.Future[None]] = set()
+        self._wake = asyncio.Event()
+        self.failed = asyncio.Event()
+        """Set while the log cannot be written; cleared by the first write that succeeds."""
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, path: Path) -> AsyncIterator[AuditLog]:
+        """Open or create `path` (0600) and continue its chain.
+
+        Raises AuditUnavailable when it cannot be written, is in use by another gateway, or its tail is not ours.  A
+        last line that a crash cut short is moved to `<name>.torn`, so that nothing is lost.
+        """
+        file = _open(path)
+        try:
+            audit = cls(path, file, _recover(path, file))
+            async with background(audit._write_batches()):
+                yield audit
+                await audit._drained()
+        finally:
+            os.close(file)
+
+    async def record(self, event: str, fields: Mapping[str, Any]) -> None:
+        """Append one record; return when it is on the disk.  Raises AuditUnavailable."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pending.add(done)
+        done.add_done_callback(self._pending.discard)
+        self._waiting.append(({"time": _now(), "event": event, **fields}, done))
+        self._wake.set()
+        await done
+
+    async def _write_batches(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            batch, self._waiting = self._waiting, []
+            try:
+                lines, head = self._sealed(batch)
+                await asyncio.shield(asyncio.to_thread(self._append, lines, head))
+            except (OSError, ValueError) as error:
+                log.error("audit_unwritable", extra={"file": str(self._path), "error": str(error)})
+                self.failed.set()
+                _settle(batch, error)
+            else:
+                self._head = head
+                self.failed.clear()
+                _settle(batch, None)
+
+    def _sealed(self, batch: list[tuple[Mapping[str, Any], asyncio.Future[None]]]) -> tuple[bytes, Head]:
+        lines, head = bytearray(), self._head
+        for record, _ in batch:
+            line, head = seal(record, head)
+            lines += line
+        return bytes(lines), head
+
+    def _append(self, lines: bytes, head: Head) -> None:
+        start = os.fstat(self._file).st_size
+        try:
+            written = 0
+            while written < len(lines):
+                written += os.write(self._file, lines[written:])
+            os.fdatasync(self._file)
+        except OSError:
+            # Half a batch on the disk would break the chain for all that follow.
+            os.ftruncate(self._file, start)
+            raise
+        _write_head(self._path, head)
+
+    async def _drained(self) -> None:
+        while self._pending:
+            await asyncio.wait(self._pending)
+
+
+def _settle(batch: list[tuple[Mapping[str, Any], asyncio.Future[None]]], error: Exception | None) -> None:
+    for _, done in batch:
+        if done.done():
+            continue  # its caller was cancelled
+        if error is None:
+            done.set_result(None)
+        else:
+            refusal = AuditUnavailable("the audit log cannot be written")
+            refusal.__cause__ = error
+            done.set_exception(refusal)
+
+
+def _open(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise AuditUnavailable(f"the audit log {path} cannot be opened: {error}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(file)
+        raise AuditUnavailable(f"the audit log {path} is in use by another gateway") from error
+    return file
+
+
+def _recover(path: Path, file: int) -> Head:
+    size = os.fstat(file).st_size
+    tail = os.pread(file, TAIL_BYTES, max(0, size - TAIL_BYTES))
+    whole = tail[: tail.rfind(b"\n") + 1]
+    if torn := tail[len(whole) :]:
+        path.with_name(path.name + ".torn").write_bytes(torn)
+        log.warning("audit_torn_record", extra={"file": str(path), "bytes": len(torn)})
+        os.ftruncate(file, size - len(torn))
+    if not whole:
+        if size > len(torn):
+            raise AuditUnavailable(f"the audit log {path} does not end in a record: verify it, then move it away")
+        return Head(0, GENESIS)
+    try:
+        last = json.loads(whole.splitlines()[-1])
+        return Head(int(last["seq"]), str(last["hash"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise AuditUnavailable(f"the audit log {path} does not end in a record: verify it, then move it away") from error
+
+
+def _write_head(path: Path, head: Head) -> None:
+    fresh = head_file(path).with_suffix(".head.new")
+    fresh.write_text(json.dumps({"seq": head.seq, "hash": head.hash}))
+    fresh.chmod(0o600)
+    fresh.replace(head_file(path))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,176 @@
+"""The Docker backend: one hardened container for each workspace, its attach stream the agent's stdin and stdout."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Collection
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import aiodocker
+from aiodocker.containers import DockerContainer
+from aiodocker.exceptions import DockerError
+
+from gateway.backends import Order, ProtocolFactory, Workspace
+from gateway.backends.docker_agent import AgentVolume
+from gateway.backends.docker_attach import Attachment, attach
+from gateway.backends.docker_engine import ASK_SECONDS, FAULTS, connect, image, removed, translated, url, whole
+from gateway.backends.docker_spec import INSTANCE_LABEL, SESSION_LABEL, Site, container
+from gateway.errors import SettingsError, WorkspaceUnavailable
+from gateway.model import SessionId, WorkspaceSpec
+from gateway.settings import DockerSettings
+
+log = logging.getLogger(__name__)
+START_SECONDS = 10.0
+REASON_SECONDS = 0.5
+CLOSED = "the workspace was closed"
+
+
+class DockerBackend:
+    """Workspaces on one Docker engine.  `open` makes one."""
+
+    name = "docker"
+
+    def __init__(self, docker: aiodocker.Docker, agent: Path, site: Site) -> None:
+        self._docker = docker
+        self._agent = AgentVolume(docker, agent)
+        self._site = site
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, settings: DockerSettings, instance: str, agent: Path, seccomp: Path | None = None
+    ) -> AsyncIterator[DockerBackend]:
+        """One client for the life of the gateway.  The engine may be down meanwhile: each session finds out.
+
+        `agent` and `seccomp` are the defaults for what the settings leave open; without a profile the engine's own
+        applies.  Raises SettingsError for a profile or a URL that cannot be used.
+        """
+        profile = settings.seccomp_profile or seccomp
+        site = Site(instance, await asyncio.to_thread(_read_profile, profile) if profile else None, settings.runtime)
+        async with connect(settings.url) as docker:
+            yield cls(docker, settings.agent or agent, site)
+
+    def workspace(self, order: Order) -> AbstractAsyncContextManager[Workspace]:
+        return _Container(self._docker, self._agent, order, self._site)
+
+    async def reap(self, live: Collection[SessionId]) -> list[SessionId]:
+        # No age matters: a session is in `live` before its container is asked for, and `live` is read after the list.
+        filters = json.dumps({"label": [f"{INSTANCE_LABEL}={self._site.instance}", SESSION_LABEL]})
+        with translated("refused to list its workspaces"):
+            async with asyncio.timeout(START_SECONDS):
+                found = await self._docker.containers.list(all="true", filters=filters)
+        dead = [one for one in found if one["Labels"][SESSION_LABEL] not in live]
+        gone = await asyncio.gather(*(removed(one) for one in dead))
+        return [SessionId(one["Labels"][SESSION_LABEL]) for one, done in zip(dead, gone, strict=True) if done]
+
+    async def check(self, spec: WorkspaceSpec | None = None) -> None:
+        with translated("refused to tell its version"):
+            async with asyncio.timeout(ASK_SECONDS):
+                await self._docker.version()
+        if spec is not None:
+            await image(self._docker, spec.image)
+
+
+def _read_profile(path: Path) -> str:
+    try:
+        return json.dumps(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"backends.docker.seccomp_profile: {path} cannot be used: {error}") from error
+
+
+class _Container:
+    """One workspace, and the context that it lives in."""
+
+    def __init__(self, docker: aiodocker.Docker, agent: AgentVolume, order: Order, site: Site) -> None:
+        self.id = ""
+        self._docker = docker
+        self._agent = agent
+        self._order = order
+        self._site = site
+        self._container: DockerContainer | None = None
+        self._attachment: Attachment | None = None
+
+    async def __aenter__(self) -> Workspace:
+        try:
+            await self._start()
+        except BaseException:
+            await whole(self._end())
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await whole(self._end())
+
+    async def _start(self) -> None:
+        found = await image(self._docker, self._order.spec.image)
+        volume = await self._agent.ready(found.id)
+        config = container(self._order, found, volume, self._site)
+        with translated("refused to start the workspace"):
+            created = await whole(self._create(config))
+            async with asyncio.timeout(START_SECONDS):
+                # Attached before it runs, so that not one byte and not its end can be missed.
+                self._attachment = await attach(self._docker, created.id)
+                await created.start()
+
+    async def _create(self, config: dict[str, Any]) -> DockerContainer:
+        async with asyncio.timeout(START_SECONDS):
+            self._container = created = await self._docker.containers.create(config)
+        self.id = created.id
+        return created
+
+    async def _end(self) -> None:
+        attachment, self._attachment = self._attachment, None
+        created, self._container = self._container, None
+        if attachment is not None:
+            attachment.abort()
+        if created is not None:
+            await removed(created)
+
+    async def create_connection(self, factory: ProtocolFactory) -> tuple[asyncio.Transport, asyncio.Protocol]:
+        if self._attachment is None or self._attachment.is_lost:
+            raise WorkspaceUnavailable("the workspace has ended")
+        return self._attachment.connect(factory)
+
+    async def wait_gone(self) -> str:
+        if self._container is None:
+            return CLOSED
+        status: int | None = None
+        try:
+            status = (await self._container.wait())["StatusCode"]
+        except FAULTS as error:
+            if not isinstance(error, DockerError) or error.status != 404:
+                log.warning("docker_wait_failed", exc_info=True, extra={"container": self.id[:12]})
+                return CLOSED if self._container is None else "the container engine stopped answering"
+        return CLOSED if self._container is None else await self._why(status)
+
+    async def _why(self, status: int | None) -> str:
+        """The engine has removed the container by itself, but its last events are still to be had."""
+        happened: set[str] = set()
+        filters = json.dumps({"container": [self.id], "event": ["oom", "kill", "die"]})
+        try:
+            async with (
+                asyncio.timeout(REASON_SECONDS),
+                self._docker.session.get(
+                    url(self._docker, "events"), params={"since": "0", "filters": filters}
+                ) as response,
+            ):
+                async for line in response.content:
+                    happened.add(json.loads(line)["Action"])
+                    if "die" in happened:
+                        break
+        except (*FAULTS, ValueError, KeyError):
+            log.debug("docker_events_failed", exc_info=True, extra={"container": self.id[:12]})
+        if "oom" in happened:
+            return "the workspace ran out of memory and was ended"
+        if "kill" in happened:
+            return "the workspace was killed from outside"
+        if status is None:
+            return "the workspace was removed"
+        return f"the workspace ended by itself with status {status}"

@@ -1,0 +1,55 @@
+"""How commands reach a running gateway: its admin socket, or OPA."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+from gateway.errors import DoorwardError, PolicyUnavailable, SettingsError
+from gateway.settings import Settings
+
+
+def admin(settings: Settings, method: str, path: str) -> Any:
+    """Ask the gateway on this machine.  Raises SettingsError when none runs, DoorwardError when it refuses."""
+    transport = httpx.HTTPTransport(uds=str(settings.admin_socket))
+    try:
+        with httpx.Client(transport=transport, base_url="http://admin", timeout=10) as client:
+            return _body(client.request(method, path))
+    except httpx.TransportError as error:
+        raise SettingsError(
+            f"no gateway answers on {settings.admin_socket}",
+            remedy="Start it with `doorward serve`, or name its settings with --config; only its own user may ask.",
+        ) from error
+
+
+def opa(settings: Settings, method: str, path: str, value: Any = None) -> Any:
+    """Ask the settings' OPA with the gateway's token.  Raises PolicyUnavailable."""
+    policy = settings.policy
+    headers = {"authorization": f"Bearer {policy.token.read().get_secret_value()}"} if policy.token else {}
+    verify: Any = str(policy.ca_file) if policy.ca_file else True
+    try:
+        with httpx.Client(base_url=policy.url, headers=headers, verify=verify, timeout=10) as client:
+            return _body(client.request(method, f"/v1/data/{path}", json=value))
+    except httpx.TransportError as error:
+        raise PolicyUnavailable(f"OPA at {policy.url} cannot be reached", code="policy_unreachable") from error
+
+
+def door(url: str, token: str, method: str, path: str, value: Any = None) -> Any:
+    """Ask the grants door as automation would."""
+    try:
+        with httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=10) as client:
+            return _body(client.request(method, f"/v1/data/{path}", json=value))
+    except httpx.TransportError as error:
+        raise SettingsError(f"the grants door at {url} cannot be reached") from error
+
+
+def _body(answer: httpx.Response) -> Any:
+    body = answer.json() if answer.content else {}
+    if answer.is_error:
+        raise DoorwardError(str(body.get("message", answer.reason_phrase)), code="refused", remedy=_remedies(body))
+    return body
+
+
+def _remedies(body: dict[str, Any]) -> str:
+    return " ".join(str(error["remedy"]) for error in body.get("errors", []) if error.get("remedy")) or "See above."

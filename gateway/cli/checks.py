@@ -1,0 +1,161 @@
+"""`doorward check`: settings, policy, OPA, issuers, runtimes and images, and for each what to do."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import asyncssh
+from pydantic import ValidationError
+
+from gateway.audit.chain import verify
+from gateway.backends import Backend
+from gateway.cli import FAILED, add_config, add_json, settings_of, show
+from gateway.credentials import Issuer
+from gateway.errors import DoorwardError, PolicyUnavailable
+from gateway.model import WorkspaceSpec
+from gateway.policy.contract import Decision, common
+from gateway.policy.opa import Opa
+from gateway.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at."""
+
+    what: str
+    ok: bool
+    says: str
+    remedy: str = ""
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    check = commands.add_parser("check", help="find out whether everything the gateway needs is there; exit 1 if not")
+    add_config(check)
+    add_json(check)
+    check.set_defaults(command=_check)
+
+
+def _check(parsed: argparse.Namespace) -> int:
+    settings = settings_of(parsed)
+    findings = asyncio.run(_findings(settings))
+    lines = []
+    for finding in findings:
+        lines.append(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.says}")
+        if not finding.ok and finding.remedy:
+            lines.append(f"      what to do: {finding.remedy}")
+    show(parsed, [asdict(finding) for finding in findings], "\n".join(lines))
+    return 0 if all(finding.ok for finding in findings) else FAILED
+
+
+async def _findings(settings: Settings) -> list[Finding]:
+    found = [Finding("settings", True, "well-formed"), await _tried("host keys", lambda: _host_keys(settings))]
+    found.append(await _tried("audit log", lambda: _audit(settings)))
+    async with AsyncExitStack() as stack:
+        targets: dict[str, Any] = {}
+        try:
+            opa = await stack.enter_async_context(Opa.open(settings.policy))
+        except DoorwardError as error:
+            found.append(_finding("OPA", error))
+        else:
+            found.append(await _tried("OPA", lambda: _opa(opa, settings)))
+            found += [await _tried(f"policy {decision.value}", lambda d=decision: _decides(opa, d, settings))
+                      for decision in Decision]  # fmt: skip
+            targets = await _targets(opa, found)
+        found += await _parts(stack, settings, targets)
+    return found
+
+
+async def _tried(what: str, look: Callable[[], Awaitable[str]]) -> Finding:
+    try:
+        return Finding(what, True, await look())
+    except DoorwardError as error:
+        return _finding(what, error)
+
+
+def _finding(what: str, error: DoorwardError) -> Finding:
+    cause = f" ({error.__cause__})" if error.__cause__ else ""
+    return Finding(what, False, f"{error}{cause}", error.reasons[0].remedy)
+
+
+async def _host_keys(settings: Settings) -> str:
+    if not settings.ssh.host_keys:
+        return "one is made in state_dir on first start"
+    return ", ".join(asyncssh.read_private_key(path).get_fingerprint() for path in settings.ssh.host_keys)
+
+
+async def _audit(settings: Settings) -> str:
+    file = settings.audit_file
+    if not file.exists():
+        return f"{file} will be made"
+    faults = list(verify(file))
+    if faults:
+        raise DoorwardError(f"{file}: {faults[0]}", remedy="Run `doorward audit verify` and keep the file as it is.")
+    return f"{file} is whole"
+
+
+async def _opa(opa: Opa, settings: Settings) -> str:
+    await opa.check()
+    return f"answers at {settings.policy.url}"
+
+
+async def _decides(opa: Opa, decision: Decision, settings: Settings) -> str:
+    answer = await opa.query(decision, common(settings.instance), {})
+    if not answer.defined:
+        raise PolicyUnavailable(f"{decision.value} is undefined", remedy="Load policies/ into OPA.")
+    if decision is Decision.MALFORMED and answer.result:
+        named = ", ".join(f"{grant['person']}/{grant['id']}" for grant in answer.result[:5])
+        raise DoorwardError(f"{len(answer.result)} grants are malformed and have no effect: {named}",
+                            remedy="Write them again through the grants door, which says what is wrong.")  # fmt: skip
+    return "defined"
+
+
+async def _targets(opa: Opa, found: list[Finding]) -> dict[str, Any]:
+    try:
+        return await opa.read("targets") or {}
+    except DoorwardError as error:
+        found.append(_finding("targets", error))
+        return {}
+
+
+async def _parts(stack: AsyncExitStack, settings: Settings, targets: dict[str, Any]) -> list[Finding]:
+    from gateway.app import open_backends, open_issuers
+
+    found: list[Finding] = []
+    backends: dict[str, Backend] = {}
+    for kind, opening in (("backend", open_backends), ("issuer", open_issuers)):
+        for manager in opening(settings):
+            try:
+                part: Backend | Issuer = await stack.enter_async_context(manager)
+            except DoorwardError as error:
+                found.append(_finding(kind, error))
+                continue
+            found.append(await _tried(f"{kind} {part.name}", lambda p=part: _usable(p)))
+            if kind == "backend":
+                backends[part.name] = part  # type: ignore[assignment]  # what open_backends opens is a Backend
+    found += [await _tried(f"target {name}", lambda t=target: _target(t, backends)) for name, target in targets.items()]
+    return found
+
+
+async def _usable(part: Backend | Issuer) -> str:
+    await part.check()
+    return "usable"
+
+
+async def _target(target: dict[str, Any], backends: dict[str, Backend]) -> str:
+    name = target.get("backend")
+    if name not in backends:
+        raise DoorwardError(f"names the backend {name!r}", remedy=f"Add [backends.{name}] to the settings.")
+    fields = {key: target[key] for key in WorkspaceSpec.model_fields if key in target}
+    try:
+        spec = WorkspaceSpec.model_validate({**fields, "backend": name}, strict=False)
+    except ValidationError as error:
+        raise DoorwardError(f"is not a workspace: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from error
+    await backends[name].check(spec)
+    return f"{name} has {spec.image}"
+
+

@@ -1,0 +1,102 @@
+"""The only place that starts tasks: whoever starts one waits for its end, also when cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def first_done(*coroutines: Coroutine[Any, Any, T]) -> T:
+    """Run all, return the result of the first to end (or raise its error), and wait until the others are gone.
+
+    Several ending at once: the one named first wins, so name the one whose word matters most first.
+    """
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return next(task for task in tasks if task.done()).result()
+    finally:
+        await cancel_and_wait(tasks)
+
+
+async def cancel_and_wait(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """Cancel what still runs and return when all have ended; their errors are theirs, except our own cancellation."""
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await wait_all(tasks)
+
+
+async def wait_all(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """Return when all have ended, even if cancelled meanwhile: clean-up that is cut short is no clean-up.
+
+    The tasks bound their own clean-up, so this is bounded too.  A cancellation that arrives is raised at the end.
+    """
+    pending = {task for task in tasks if not task.done()}
+    cancelled = False
+    while pending:
+        try:
+            _, pending = await asyncio.wait(pending)
+        except asyncio.CancelledError:
+            cancelled = True
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # retrieved: the owner of the task reads its result, not the garbage collector
+    if cancelled:
+        raise asyncio.CancelledError
+
+
+@asynccontextmanager
+async def background(coroutine: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    """Run `coroutine` while the body runs; cancel it and wait for its end on exit.  If it fails, exit raises that."""
+    task = asyncio.ensure_future(coroutine)
+    try:
+        yield task
+    finally:
+        await cancel_and_wait([task])
+    if not task.cancelled():
+        task.result()
+
+
+@asynccontextmanager
+async def together(*managers: AbstractAsyncContextManager[Any]) -> AsyncIterator[tuple[Any, ...]]:
+    """Enter all at once, leave all at once; each is entered and left in one task of its own.
+
+    If one cannot be entered, the others are left (or their entering is cancelled) and its error is raised.  On exit
+    all are left before the first error among them is raised.
+    """
+    leave = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    entered: list[asyncio.Future[Any]] = [loop.create_future() for _ in managers]
+
+    async def hold(manager: AbstractAsyncContextManager[Any], ready: asyncio.Future[Any]) -> None:
+        async with manager as value:
+            ready.set_result(value)
+            await leave.wait()
+
+    tasks = [asyncio.ensure_future(hold(*pair)) for pair in zip(managers, entered, strict=True)]
+    try:
+        await _all_entered(entered, tasks)
+        yield tuple(ready.result() for ready in entered)
+    finally:
+        leave.set()
+        for ready, task in zip(entered, tasks, strict=True):
+            if not ready.done():
+                ready.cancel()
+                task.cancel()
+        await wait_all(tasks)
+    for task in tasks:
+        task.result()
+
+
+async def _all_entered(entered: list[asyncio.Future[Any]], tasks: list[asyncio.Future[None]]) -> None:
+    while not all(ready.done() for ready in entered):
+        waiting: list[asyncio.Future[Any]] = [ready for ready in entered if not ready.done()]
+        await asyncio.wait([*waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():  # before anyone said "leave": it could not be entered
+                task.result()

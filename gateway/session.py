@@ -1,0 +1,265 @@
+"""THE STORY of one session: permit -> credentials and workspace -> relay -> gone.
+
+It names no vendor.  Everything that can end a session is one line of `_until_it_ends`; everything that is held is held
+by `async with`, so every way out lets go of all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from gateway.audit.journal import Journal
+from gateway.backends import CREDENTIALS_DIR, Backend, Order, Workspace
+from gateway.clocks import Clocks
+from gateway.concurrency import background, first_done, together
+from gateway.credentials import Issuer, Leases, delivery
+from gateway.errors import CredentialsUnavailable, DoorwardError, SessionEnded, WorkspaceUnavailable
+from gateway.live import Live, LiveEntry
+from gateway.model import CredentialSpec, DeliveredFile, Holder, Lease, Permit, Reason, SessionId
+from gateway.policy import Policy, Subject
+from gateway.telemetry import Step
+
+log = logging.getLogger(__name__)
+
+WAITING_SECONDS = 1.0
+"""After this long at a terminal, the engineer is told what is being waited for."""
+
+
+class Agent(Protocol):
+    """The workspace's agent, as the story needs it."""
+
+    async def setup(
+        self, *, env: Mapping[str, str], home: str, shell: str, user: str, files: Sequence[DeliveredFile] = ()
+    ) -> None: ...
+
+    async def wait_gone(self) -> None: ...
+
+
+class Agents(Protocol):
+    """How an agent is reached."""
+
+    def connected(self, workspace: Workspace) -> AbstractAsyncContextManager[Agent]: ...
+
+    async def open_egress(self, agent: Agent, permit: Permit, journal: Journal) -> None: ...
+
+
+class Client(Protocol):
+    """The engineer's connection, authenticated, as the story needs it."""
+
+    @property
+    def subject(self) -> Subject: ...
+
+    async def wait_request(self) -> Mapping[str, Any]:
+        """Return the first channel they ask for, as facts."""
+        ...
+
+    async def wait_gone(self) -> None:
+        """Return when the connection has closed."""
+        ...
+
+    async def wait_abandoned(self) -> None:
+        """Return when the connection has closed before `relay_to`; after it, never: then the story itself notices.
+
+        So that a story is interrupted at most once, and never in the middle of its clean-up.
+        """
+        ...
+
+    def environment(self) -> Mapping[str, str]:
+        """What sshd would put into a program's environment about the connection."""
+        ...
+
+    def permit(self, permit: Permit) -> None:
+        """From now on requests can be judged."""
+        ...
+
+    def relay_to(self, agent: Any, notice: str) -> None:
+        """From now on programs can start; `notice` is one line for terminals."""
+        ...
+
+    def say(self, text: str) -> None:
+        """One line for every open terminal; nothing where there is none."""
+        ...
+
+    def end(self, error: DoorwardError) -> None:
+        """Show `error` on everything that is open, answer everything still asked with it, and hang up soon."""
+        ...
+
+    def pause(self) -> None:
+        """Read no more from the engineer."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def idle_seconds(self) -> float: ...
+
+    def traffic(self) -> Sequence[Mapping[str, Any]]:
+        """What passed, per channel, for the record."""
+        ...
+
+
+class Sessions:
+    """Tells the story for each connection."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        backends: Mapping[str, Backend],
+        issuers: Mapping[str, Issuer],
+        agents: Agents,
+        live: Live,
+    ) -> None:
+        self._policy = policy
+        self._backends = backends
+        self._issuers = issuers
+        self._agents = agents
+        self._live = live
+
+    async def handle(self, session: SessionId, client: Client, journal: Journal) -> None:
+        """The boundary: only cancellation leaves it, and then the client has been told."""
+        try:
+            await first_done(self._run(session, client, journal), client.wait_abandoned())
+        except DoorwardError as error:
+            client.end(error)
+        except BaseException as error:
+            client.end(DoorwardError("the gateway failed; this is not your doing"))
+            if not isinstance(error, Exception):
+                raise
+            log.exception("session_bug", extra={"session": session})
+
+    async def _run(self, session: SessionId, client: Client, journal: Journal) -> None:
+        """The story."""
+        request = await client.wait_request()
+        permit = await self._policy.configure(journal, client.subject, request)
+        journal.bind(grant=permit.grant, target=permit.target)
+        holder = _holder(session, client, permit, journal)
+        client.permit(permit)
+        async with (
+            self._live.entered(holder, permit, client, journal) as entry,
+            _narrated(client) as ready,
+            together(
+                journal.held(Step.LEASE, self._leases(permit, holder), issuers=_issuers_of(permit)),
+                journal.held(Step.WORKSPACE, self._workspace(permit, holder), backend=permit.workspace.backend),
+            ) as (leases, workspace),
+            journal.held(Step.AGENT, self._agents.connected(workspace)) as agent,
+        ):
+            await self._furnish(agent, leases, permit, client, journal)
+            ready()
+            client.relay_to(agent, _notice(permit))
+            async with journal.step(Step.RELAY) as step:
+                try:
+                    await self._until_it_ends(client, permit, entry, leases, workspace)
+                except SessionEnded as ended:
+                    client.end(ended)  # told before anything is taken away
+                    raise
+                finally:
+                    step.note(channels=list(client.traffic()), judged=entry.judged)
+
+    async def _furnish(
+        self, agent: Agent, leases: Sequence[Leases], permit: Permit, client: Client, journal: Journal
+    ) -> None:
+        """Deliver the credentials into the workspace's tmpfs, and open its ways out."""
+        env, files = delivery([lease for held in leases for lease in held.items], CREDENTIALS_DIR)
+        spec = permit.workspace
+        await agent.setup(
+            env={**client.environment(), **spec.env, **env, "TRACEPARENT": journal.traceparent},
+            home=spec.home,
+            shell=spec.shell,
+            user=spec.user.name,
+            files=files,
+        )
+        await self._agents.open_egress(agent, permit, journal)
+
+    async def _until_it_ends(
+        self, client: Client, permit: Permit, entry: LiveEntry, leases: Sequence[Leases], workspace: Workspace
+    ) -> None:
+        """Return when the engineer has gone; raise SessionEnded when anything else ends the session."""
+        clocks = Clocks(permit, client.idle_seconds, client.say)
+        await first_done(
+            entry.wait_ended(),
+            client.wait_gone(),
+            clocks.wait_over(),
+            _ends(workspace.wait_gone, "workspace_gone", "Connect again for a fresh workspace."),
+            *(_ends(held.wait_lost, "credentials_lost", "Connect again for fresh credentials.") for held in leases),
+        )
+
+    def _workspace(self, permit: Permit, holder: Holder) -> AbstractAsyncContextManager[Workspace]:
+        name = permit.workspace.backend
+        if name not in self._backends:
+            raise WorkspaceUnavailable(
+                f"the permit names the backend {name!r}, which this gateway does not have",
+                remedy=f"Tell the platform team: [backends.{name}] is missing in the gateway's settings.",
+            )
+        return self._backends[name].workspace(Order(permit.workspace, holder, permit.expires_at))
+
+    @asynccontextmanager
+    async def _leases(self, permit: Permit, holder: Holder) -> AsyncIterator[Sequence[Leases]]:
+        by_issuer: dict[str, list[CredentialSpec]] = {}
+        for spec in permit.credentials:
+            by_issuer.setdefault(spec.issuer, []).append(spec)
+        for name in by_issuer.keys() - self._issuers.keys():
+            raise CredentialsUnavailable(
+                f"the permit names the issuer {name!r}, which this gateway does not have",
+                remedy=f"Tell the platform team: [credentials.{name}] is missing in the gateway's settings.",
+            )
+        async with together(
+            *(self._issuers[name].lease(specs, holder) for name, specs in by_issuer.items())
+        ) as leases:
+            yield _Held(leases)
+
+
+class _Held(tuple[Leases, ...]):
+    """Leases that can say what they are without saying the secret."""
+
+    def describe(self) -> dict[str, Any]:
+        return {"leases": [_lease_facts(lease) for held in self for lease in held.items]}
+
+
+def _lease_facts(lease: Lease) -> dict[str, str]:
+    return {"name": lease.spec.name, "role": lease.spec.role, "lease_id": lease.lease_id, "username": lease.username}
+
+
+def _holder(session: SessionId, client: Client, permit: Permit, journal: Journal) -> Holder:
+    identity = client.subject.identity
+    assert identity is not None
+    return Holder(session, identity.person, permit.grant, permit.target, journal.traceparent)
+
+
+def _issuers_of(permit: Permit) -> str:
+    return ",".join(sorted({spec.issuer for spec in permit.credentials}))
+
+
+async def _ends(wait: Callable[[], Any], code: str, remedy: str) -> None:
+    why = await wait()
+    raise SessionEnded([Reason(code=code, message=why, remedy=remedy)])
+
+
+@asynccontextmanager
+async def _narrated(client: Client) -> AsyncIterator[Callable[[], bool]]:
+    """Tell a terminal what is being waited for when it takes over a second, until the yielded function is called."""
+
+    async def tell() -> None:
+        await asyncio.sleep(WAITING_SECONDS)
+        client.say("doorward: waiting for your workspace and credentials ...")
+
+    async with background(tell()) as telling:
+        yield telling.cancel
+
+
+def _notice(permit: Permit) -> str:
+    until = permit.expires_at.astimezone(UTC)
+    left = max(timedelta(0), until - datetime.now(UTC))
+    recorded = ("recorded: " + ", ".join(permit.recording.what)) if permit.recording.what else "not recorded"
+    parts = [
+        f"grant {permit.grant}", permit.target, f"until {until:%Y-%m-%d %H:%M} UTC ({_span(left)})", recorded
+    ]
+    return "doorward: " + " · ".join(parts) + (f" · {permit.notice}" if permit.notice else "")
+
+
+def _span(left: timedelta) -> str:
+    minutes = int(left.total_seconds() // 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

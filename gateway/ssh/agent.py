@@ -1,0 +1,117 @@
+"""The gateway's end of a workspace: an SSH connection to the agent over the runtime's byte stream.
+
+The gateway judges, records and counts on its own side; from the agent it takes no channel that it did not ask for, and
+no request on a channel but the few that end or pace a program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncssh
+
+from gateway.audit.journal import Journal
+from gateway.backends import Workspace, hosts
+from gateway.errors import WorkspaceUnavailable
+from gateway.model import DeliveredFile, Egress, Permit
+from gateway.ssh import raw
+from gateway.telemetry import Step
+
+log = logging.getLogger(__name__)
+
+HANDSHAKE_SECONDS = 10
+SETUP_SECONDS = 5
+# The stream never leaves the machine or the cluster's TLS: what counts is speed, and AES-GCM is the fastest there is.
+FAST = {
+    "encryption_algs": ["aes128-gcm@openssh.com"],
+    "kex_algs": ["curve25519-sha256"],
+    "compression_algs": None,
+    "known_hosts": None,  # the runtime vouches for the stream; the key is made at start and known to nobody
+    "username": "gateway",
+    "client_keys": None,
+    "agent_path": None,
+    "client_version": "Doorward",
+    "rekey_bytes": 2**40,  # one session's stream
+}
+
+
+class Agent:
+    """A workspace that can be asked to run things.  Valid until its context is left."""
+
+    def __init__(self, connection: raw.AgentConnection) -> None:
+        self.connection = connection
+
+    async def setup(
+        self, *, env: Mapping[str, str], home: str, shell: str, user: str, files: Iterable[DeliveredFile] = ()
+    ) -> None:
+        """Set the environment of what will run and put `files` in place, in one round trip.
+
+        Raises WorkspaceUnavailable; what the agent said goes to the log, for it never holds a file's content.
+        """
+        order = {
+            "env": dict(env),
+            "home": home,
+            "shell": shell,
+            "user": user,
+            "files": [
+                {"path": file.path, "mode": file.mode, "data": base64.b64encode(file.data).decode()} for file in files
+            ],
+        }
+        payload = raw.String(json.dumps(order))
+        try:
+            async with asyncio.timeout(SETUP_SECONDS):
+                granted, answer = await self.connection.ask("setup@doorward", payload)
+        except TimeoutError as error:
+            raise WorkspaceUnavailable("the workspace's agent did not answer in time") from error
+        if not granted:
+            log.error("agent_setup_refused", extra={"answer": answer[:500].decode("utf-8", "backslashreplace")})
+            raise WorkspaceUnavailable("the workspace could not be set up")
+
+    async def wait_gone(self) -> None:
+        """Return when the connection to the agent has ended."""
+        await self.connection.wait_closed()
+
+
+@asynccontextmanager
+async def connected(workspace: Workspace) -> AsyncIterator[Agent]:
+    """The agent of `workspace`.  Raises WorkspaceUnavailable."""
+    try:
+        async with asyncio.timeout(HANDSHAKE_SECONDS):
+            connection = await raw.connect(workspace.create_connection, **FAST)
+    except TimeoutError as error:
+        raise WorkspaceUnavailable("the workspace's agent did not answer in time") from error
+    except (asyncssh.Error, OSError) as error:
+        raise WorkspaceUnavailable("the workspace's agent could not be reached") from error
+    try:
+        yield Agent(connection)
+    finally:
+        connection.abort()
+
+
+async def open_egress(agent: Agent, permit: Permit, journal: Journal) -> None:
+    """Let the workspace reach what the permit names, and nothing else.
+
+    The agent listens inside, on the loopback address that /etc/hosts gives the name; each connection comes to the
+    gateway as a channel, is recorded, and is dialled from here.  Listeners end with the agent's connection.
+    """
+    addresses = hosts(permit.workspace)
+    for egress in permit.workspace.network.egress:
+        listener = await agent.connection.create_server(
+            _dialler(agent, egress, journal), addresses[egress.host], egress.port
+        )
+        if listener is None:
+            raise WorkspaceUnavailable(f"the workspace could not be given its way to {egress.host}:{egress.port}")
+
+
+def _dialler(agent: Agent, egress: Egress, journal: Journal) -> Any:
+    async def dial(_host: str, _port: int) -> Any:
+        async with journal.step(Step.EGRESS, host=egress.host, port=egress.port):
+            return await agent.connection.forward_connection(egress.dial.host, egress.dial.port)
+
+    return dial

@@ -1,0 +1,25 @@
+"""How an error reads at a terminal: code, one sentence, the remedy, and the ids that support asks for."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from gateway.errors import DoorwardError
+
+
+def explained(error: DoorwardError, session: str, *, lines: bool = True) -> str:
+    """`error` for a person; `lines=False` for places that have room for one line only."""
+    said = []
+    for reason in error.reasons:
+        said.append(f"doorward: {reason.code}: {reason.message}")
+        if reason.remedy:
+            said.append(f"doorward: what to do: {reason.remedy}")
+    decision = f"decision {error.decision_id}, " if error.decision_id else ""
+    said.append(f"doorward: {decision}session {session}")
+    printable = [_printable(line) for line in said]
+    return "\n".join(printable) if lines else " | ".join(line.removeprefix("doorward: ") for line in printable)
+
+
+def _printable(text: str) -> str:
+    # Policy data may quote what a person typed; a terminal must not obey it.
+    return "".join(char if unicodedata.category(char)[0] != "C" else "?" for char in text)

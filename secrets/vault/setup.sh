@@ -1,0 +1,41 @@
+#!/bin/sh
+# Loads into a Vault (or OpenBao) what a gateway needs of it, and writes the gateway's token to a file.  Can be run again.
+# Run by a Vault administrator; also by the demo stack and docker-compose.opa.yaml.
+#
+#   VAULT_ADDR, VAULT_TOKEN          the server and an administrator's token (or VAULT_TOKEN_FILE)
+#   POSTGRES_ADDRESS                 host:port/database?sslmode=...   as Vault sees it
+#   ISSUER_PASSWORD_FILE             password of doorward_issuer (database/issuer.sql)
+#   GATEWAY_TOKEN_FILE               where the token goes (0600)
+#   ROTATE_ISSUER=yes                afterwards let Vault change that password to one only it knows (production: do)
+#   VAULT                            the command, `vault` by default
+set -eu
+umask 077
+here=$(dirname "$0")
+vault=${VAULT:-vault}
+if [ -n "${VAULT_TOKEN_FILE:-}" ]; then
+    VAULT_TOKEN=$(cat "$VAULT_TOKEN_FILE")
+    export VAULT_TOKEN
+fi
+
+for policy in "$here"/policies/*.hcl; do
+    "$vault" policy write "$(basename "$policy" .hcl)" "$policy"
+done
+# Not an orphan: session tokens die with the gateway's.  No `default` policy: the policy file says all they may do.
+"$vault" write auth/token/roles/doorward-session allowed_policies=doorward-session orphan=false renewable=true \
+    token_no_default_policy=true
+
+"$vault" read sys/mounts/database >/dev/null 2>&1 || "$vault" secrets enable -path=database database
+"$vault" write database/config/orders plugin_name=postgresql-database-plugin allowed_roles='orders-*' \
+    connection_url="postgresql://{{username}}:{{password}}@$POSTGRES_ADDRESS" \
+    username=doorward_issuer password=@"$ISSUER_PASSWORD_FILE" password_authentication=scram-sha-256
+for create in "$here"/database/*.create.sql; do
+    role=$(basename "$create" .create.sql)
+    "$vault" write "database/roles/$role" db_name=orders default_ttl=1h max_ttl=24h \
+        creation_statements=@"$create" revocation_statements=@"$here/database/$role.revoke.sql"
+done
+[ "${ROTATE_ISSUER:-}" != yes ] || "$vault" write -force database/rotate-root/orders
+
+# Periodic and orphan: lives as long as the gateway renews it, and not only as long as who ran this.
+"$vault" token create -orphan -no-default-policy -policy=doorward-gateway -period=24h -display-name=doorward-gateway \
+    -field=token >"$GATEWAY_TOKEN_FILE.new"
+mv "$GATEWAY_TOKEN_FILE.new" "$GATEWAY_TOKEN_FILE"

@@ -1,0 +1,92 @@
+"""Docker's frames, taken apart: no byte lost, none held longer than it must be, none believed that is not docker's."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+
+import pytest
+
+from gateway.backends.docker_attach import Attachment, AttachTransport
+
+
+class Sink(asyncio.Protocol):
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+        self.transport: asyncio.Transport | None = None
+        self.pause_after = 0
+        self.lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, AttachTransport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.chunks.append(data)
+        if len(self.chunks) == self.pause_after and self.transport:
+            self.transport.pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+
+
+def frame(stream: int, payload: bytes) -> bytes:
+    return struct.pack(">BxxxL", stream, len(payload)) + payload
+
+
+FRAMES = frame(1, b"one") + frame(2, b"oops\x1b[2J\nmore") + frame(1, b"") + frame(1, b"two" * 100) + frame(1, b"three")
+STDOUT = b"one" + b"two" * 100 + b"three"
+
+
+def attached(sink: Sink) -> Attachment:
+    attachment = Attachment(StillTransport(), "c0ffee", lambda _error: None)
+    attachment.connect(lambda: sink)
+    return attachment
+
+
+class StillTransport(asyncio.Transport):
+    """A transport on which nothing happens by itself."""
+
+    aborted = False
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 9, 11, 64, 1000])
+async def test_frames_come_through_however_they_are_cut(size: int, caplog: pytest.LogCaptureFixture) -> None:
+    sink = Sink()
+    attachment = attached(sink)
+    for at in range(0, len(FRAMES), size):
+        attachment.data_received(FRAMES[at : at + size])
+    attachment.connection_lost(None)
+    assert b"".join(sink.chunks) == STDOUT
+    assert sink.lost
+    assert [record.line for record in caplog.records] == ["'oops\\x1b[2J'", "'more'"]  # type: ignore[attr-defined]
+
+
+async def test_a_pause_holds_for_what_has_been_read_already() -> None:
+    sink = Sink()
+    sink.pause_after = 1
+    attachment = attached(sink)
+    attachment.data_received(FRAMES)
+    attachment.data_received(frame(1, b"four"))
+    assert sink.chunks == [b"one"]
+    assert sink.transport is not None
+    sink.transport.resume_reading()
+    assert b"".join(sink.chunks) == STDOUT + b"four"
+
+
+async def test_a_stream_that_is_not_docker_s_is_cut_off() -> None:
+    sink = Sink()
+    attachment = attached(sink)
+    attachment.data_received(b"HTTP/1.1 500 Internal Server Error\r\n\r\n")
+    assert attachment._transport.is_closing()
+    assert sink.chunks == []

@@ -1,0 +1,121 @@
+"""Stand-ins that keep the same contracts as the real parts (`tests/contracts/`)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Collection
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+from gateway.backends import Order, ProtocolFactory, Workspace
+from gateway.concurrency import wait_all
+from gateway.errors import WorkspaceUnavailable
+from gateway.model import SessionId, WorkspaceSpec
+
+GRACE_SECONDS = 3.0
+
+
+class ProcessBackend:
+    """The agent as a plain child process: everything a backend does but the walls."""
+
+    name = "process"
+    isolated = False
+
+    def __init__(self, agent: Path) -> None:
+        self._agent = agent
+        self._running: dict[SessionId, ProcessWorkspace] = {}
+
+    def workspace(self, order: Order) -> AbstractAsyncContextManager[Workspace]:
+        return self._workspace(order)
+
+    @asynccontextmanager
+    async def _workspace(self, order: Order) -> AsyncIterator[Workspace]:
+        started = ProcessWorkspace()
+        self._running[order.holder.session] = started
+        try:
+            await _whole(started.start(self._agent, order))
+            yield started
+        finally:
+            await _whole(started.end())
+            self._running.pop(order.holder.session, None)
+
+    async def reap(self, live: Collection[SessionId]) -> list[SessionId]:
+        dead = [session for session in self._running if session not in live]
+        for session in dead:
+            await self._running.pop(session).end()
+        return dead
+
+    async def check(self, spec: WorkspaceSpec | None = None) -> None:
+        if not os.access(self._agent, os.X_OK):
+            raise WorkspaceUnavailable("there is no agent", remedy="Build the agent.")
+
+    async def alive(self, session: SessionId) -> bool:
+        """For tests: whether the agent's process is there."""
+        started = self._running.get(session)
+        if started is None or not started.id:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(started.id), 0)
+            return True
+        return False
+
+    async def kill(self, session: SessionId) -> None:
+        """For tests: end the agent from outside."""
+        os.kill(int(self._running[session].id), signal.SIGKILL)
+
+
+class ProcessWorkspace:
+    """One agent; its stdin and stdout are one end of a socket pair, whose other end becomes the transport."""
+
+    def __init__(self) -> None:
+        self.id = ""
+        self._ours, self._theirs = socket.socketpair()
+        self._process: asyncio.subprocess.Process | None = None
+        self._transport: asyncio.Transport | None = None
+
+    async def start(self, agent: Path, order: Order) -> None:
+        environment = {"PATH": os.environ["PATH"], **order.environment()}
+        with self._theirs:
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    agent, stdin=self._theirs, stdout=self._theirs, env=environment, start_new_session=True
+                )
+            except OSError as error:
+                raise WorkspaceUnavailable("the agent could not be started") from error
+        self.id = str(self._process.pid)
+
+    async def create_connection(self, factory: ProtocolFactory) -> tuple[asyncio.Transport, asyncio.Protocol]:
+        self._ours.setblocking(False)
+        self._transport, protocol = await asyncio.get_running_loop().create_connection(factory, sock=self._ours)
+        return self._transport, protocol
+
+    async def wait_gone(self) -> str:
+        status = await self._process.wait() if self._process is not None else 0
+        if status < 0:
+            return "the workspace was killed from outside"
+        return f"the workspace ended by itself with status {status}"
+
+    async def end(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+        else:
+            self._ours.close()
+        if self._process is None:
+            return
+        try:
+            async with asyncio.timeout(GRACE_SECONDS):
+                await self._process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+
+
+async def _whole(coroutine) -> None:  # type: ignore[no-untyped-def]
+    task = asyncio.ensure_future(coroutine)
+    await wait_all([task])
+    task.result()

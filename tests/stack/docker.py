@@ -1,0 +1,133 @@
+"""A Docker engine: the one this machine has, else a `dockerd` of our own that disturbs nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from tests.stack import StackError
+from tests.stack.process import Processes, wait_until
+
+DEFAULT_SOCKET = Path("/var/run/docker.sock")
+LABEL = "doorward.session"
+API = "/v1.41"
+
+
+@dataclass(frozen=True, slots=True)
+class Docker:
+    """An engine that answers.  `host` is what DOCKER_HOST and the gateway's `backends.docker.url` take."""
+
+    host: str
+    is_ours: bool
+
+    def client(self) -> httpx.Client:
+        """An HTTP client for the engine's API."""
+        if self.host.startswith("unix://"):
+            transport = httpx.HTTPTransport(uds=self.host.removeprefix("unix://"))
+            return httpx.Client(base_url=f"http://docker{API}", transport=transport, timeout=120)
+        return httpx.Client(base_url=self.host.replace("tcp://", "http://") + API, timeout=120)
+
+    def answers(self) -> bool:
+        try:
+            with self.client() as client:
+                return client.get("/_ping", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def import_image(self, tar: Path, name: str, changes: Sequence[str] = ()) -> str:
+        """Import a root file system as `name` (`repository:tag`) unless that is there; its id (`sha256:...`)."""
+        with self.client() as client:
+            found = client.get(f"/images/{name}/json")
+            if found.status_code == 200:
+                return str(found.json()["Id"])
+            repository, _, tag = name.rpartition(":")
+            query = {"fromSrc": "-", "repo": repository, "tag": tag, "changes": list(changes)}
+            with tar.open("rb") as content:
+                answer = client.post("/images/create", params=query, content=content)
+            last = json.loads(answer.text.strip().splitlines()[-1])
+            if answer.status_code != 200 or "status" not in last:
+                raise StackError(f"import of {name}: {answer.text.strip()}")
+            return str(last["status"])
+
+    def remove_workspaces(self, label: str = LABEL) -> int:
+        """Remove containers that carry `label` (`key` or `key=value`); how many there were."""
+        with self.client() as client:
+            filters = json.dumps({"label": [label]})
+            found = client.get("/containers/json", params={"all": "true", "filters": filters}).raise_for_status().json()
+            for container in found:
+                client.delete(f"/containers/{container['Id']}", params={"force": "true", "v": "true"})
+            return len(found)
+
+
+@contextmanager
+def docker(directory: Path, *, networks: bool = False) -> Iterator[Docker]:
+    """DOCKER_HOST, else the default socket, else a `dockerd` in `directory` that ends with this context.
+
+    Workspaces have no network, so our own engine gets no bridge and touches no firewall, unless `networks`.
+    """
+    found = existing_docker()
+    if found is not None:
+        yield found
+        return
+    processes = Processes(directory)
+    try:
+        yield start_docker(processes, networks=networks)
+    finally:
+        processes.end()
+        remove_docker(directory)
+
+
+def existing_docker() -> Docker | None:
+    """The engine this machine offers.  Raises StackError when DOCKER_HOST names one that does not answer."""
+    named = os.environ.get("DOCKER_HOST")
+    if named:
+        found = Docker(named, is_ours=False)
+        if not found.answers():
+            raise StackError(f"DOCKER_HOST is {named}, but no engine answers there")
+        return found
+    found = Docker(f"unix://{DEFAULT_SOCKET}", is_ours=False)
+    return found if DEFAULT_SOCKET.exists() and found.answers() else None
+
+
+def start_docker(processes: Processes, *, networks: bool = False) -> Docker:
+    """Start a `dockerd`; its data, sockets and pid file are all in the directory."""
+    binary = shutil.which("dockerd")
+    if binary is None or os.geteuid() != 0:
+        raise StackError("no Docker engine answers, and starting one needs root and `dockerd` (Debian: docker.io)")
+    folder = processes.directory
+    socket = folder / "docker.sock"
+    if len(str(socket)) > 100:
+        raise StackError(f"{socket} is too long for a socket's path: choose a shorter directory")
+    nothing_shared = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]
+    running = processes.start(
+        "dockerd",
+        [
+            binary, "--host", f"unix://{socket}", "--pidfile", folder / "dockerd.pid", "--userland-proxy=false",
+            "--data-root", folder / "docker-data", "--exec-root", folder / "docker-exec",
+            *([] if networks else nothing_shared),
+        ],
+    )  # fmt: skip
+    started = Docker(f"unix://{socket}", is_ours=True)
+    wait_until(started.answers, running)
+    return started
+
+
+def remove_docker(directory: Path) -> None:
+    """Unmount and remove what an engine of ours that has ended left in `directory`."""
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for mount in sorted((mount for mount in mounts if mount.startswith(f"{directory}/docker-")), reverse=True):
+        subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
+    for name in ("docker-data", "docker-exec"):
+        shutil.rmtree(directory / name, ignore_errors=True)
+    for name in ("docker.sock", "dockerd.pid"):
+        with contextlib.suppress(FileNotFoundError):
+            (directory / name).unlink()
