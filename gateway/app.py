@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ async def gateway(settings: Settings, *, more_backends: Sequence[Backend] = ()) 
         opa = await stack.enter_async_context(Opa.open(settings.policy))
         policy = Policy(opa, settings.instance)
         live = Live(policy, audit, journal(), settings.policy.sweep_seconds, settings.audit.grace_seconds)
-        backends = {b.name: b for b in [await stack.enter_async_context(b) for b in open_backends(settings)]}
+        instance = _instance(settings)
+        backends = {b.name: b for b in [await stack.enter_async_context(b) for b in open_backends(settings, instance)]}
         backends |= {backend.name: backend for backend in more_backends}
         issuers = {i.name: i for i in [await stack.enter_async_context(i) for i in open_issuers(settings)]}
         await stack.enter_async_context(background(_reap(backends, live)))
@@ -80,19 +82,34 @@ async def gateway(settings: Settings, *, more_backends: Sequence[Backend] = ()) 
         yield Gateway(front.address, door, [key.get_fingerprint() for key in keys], live)
 
 
-def open_backends(settings: Settings) -> list:  # type: ignore[type-arg]
-    """A context manager for each backend that is configured."""
-    found = []
+def open_backends(settings: Settings, instance: str) -> list[AbstractAsyncContextManager[Backend]]:
+    """A context manager for each backend that is configured.  Only what is configured is imported."""
+    found: list[AbstractAsyncContextManager[Backend]] = []
     if settings.backends.docker is not None:
         from gateway.backends.docker import DockerBackend
 
         docker = settings.backends.docker
-        found.append(DockerBackend.open(docker, settings.instance, docker.agent or assets.agent_binary()))
+        agent = docker.agent or assets.agent_binary()
+        found.append(DockerBackend.open(docker, instance, agent, assets.seccomp_profile()))
     return found
 
 
-def open_issuers(settings: Settings) -> list:  # type: ignore[type-arg]
-    return []
+def _instance(settings: Settings) -> str:
+    """This gateway's own name on what it starts: two gateways on one engine must not reap each other's workspaces."""
+    path = settings.state / "instance-id"
+    if not path.exists():
+        path.write_text(secrets.token_hex(4))
+    return f"{settings.instance}-{path.read_text().strip()}"
+
+
+def open_issuers(settings: Settings) -> list[AbstractAsyncContextManager[Issuer]]:
+    """A context manager for each issuer that is configured."""
+    found: list[AbstractAsyncContextManager[Issuer]] = []
+    if settings.credentials.vault is not None:
+        from gateway.credentials.vault import VaultIssuer
+
+        found.append(VaultIssuer.open(settings.credentials.vault))
+    return found
 
 
 async def _reap(backends: dict[str, Backend], live: Live) -> None:

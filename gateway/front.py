@@ -59,7 +59,9 @@ class Front:
                 self._accept,
                 self._settings.max_auth_tries,
                 server_host_keys=host_keys,
-                server_version=f"Doorward_{__version__}",
+                # OpenSSH's client sends eow and no-more-sessions only to a server whose name starts like this, and
+                # without eow `ssh door yes | head -1` never ends.
+                server_version=f"OpenSSH_9.9 Doorward_{__version__}",
                 login_timeout=self._settings.login_grace_seconds,
                 keepalive_interval=self._settings.keepalive_seconds,
                 keepalive_count_max=self._settings.keepalive_count,
@@ -107,7 +109,7 @@ class Front:
 
     async def _drain(self) -> None:
         """Let live sessions go on for `drain_seconds`, then end them with a message; wait until all is gone."""
-        live = self._live.ids()
+        live = set(self._live.ids())
         for task, session in list(self._connections.items()):
             if session not in live:
                 task.cancel()

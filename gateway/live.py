@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, KeysView
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -92,8 +92,9 @@ class Live:
         finally:
             del self._entries[holder.session]
 
-    def ids(self) -> set[SessionId]:
-        return set(self._entries)
+    def ids(self) -> KeysView[SessionId]:
+        """Who is live: a view, always of now, so that a reaper that listed before it looked harms nobody."""
+        return self._entries.keys()
 
     def sessions(self) -> list[dict[str, Any]]:
         """What `doorward sessions` shows."""

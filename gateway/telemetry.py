@@ -32,7 +32,6 @@ class Step(StrEnum):
     LEASE = "lease"
     WORKSPACE = "workspace"
     AGENT = "agent"
-    AUTHZ = "authz"
     REQUEST = "request"
     EGRESS = "egress"
     RELAY = "relay"

@@ -80,9 +80,10 @@ class ProcessWorkspace:
     async def start(self, agent: Path, order: Order) -> None:
         environment = {"PATH": os.environ["PATH"], **order.environment()}
         with self._theirs:
+            pipe = self._theirs.fileno()
             try:
                 self._process = await asyncio.create_subprocess_exec(
-                    agent, stdin=self._theirs, stdout=self._theirs, env=environment, start_new_session=True
+                    agent, stdin=pipe, stdout=pipe, env=environment, start_new_session=True
                 )
             except OSError as error:
                 raise WorkspaceUnavailable("the agent could not be started") from error

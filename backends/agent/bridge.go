@@ -13,16 +13,18 @@ import (
 func bridge(channel ssh.Channel, requests <-chan *ssh.Request, socket net.Conn) {
 	defer channel.Close()
 	defer socket.Close()
+	var inward, outward sync.WaitGroup
+	inward.Go(func() { guard("forward", func() { carry(socket, channel) }) })
+	outward.Go(func() { guard("forward", func() { carry(channel, socket) }) })
 	go func() {
 		for request := range requests { // no request has a meaning here
 			_ = request.Reply(false, nil)
 		}
-		socket.Close() // the channel is closed: nobody is left for what the socket might still say
+		inward.Wait()  // what came before the close is still delivered
+		socket.Close() // nobody is left for what the socket might still say
 	}()
-	var both sync.WaitGroup
-	both.Go(func() { guard("forward", func() { carry(socket, channel) }) })
-	both.Go(func() { guard("forward", func() { carry(channel, socket) }) })
-	both.Wait()
+	inward.Wait()
+	outward.Wait()
 }
 
 func carry(to io.Writer, from io.Reader) {

@@ -45,6 +45,9 @@ func actAsAgent() {
 	if os.Getenv("TEST_NO_SHELL") != "" {
 		usualShells = nil
 	}
+	if os.Getenv("TEST_NO_PATH") != "" {
+		os.Unsetenv("PATH")
+	}
 	openers["panic@test"] = func(*agent, ssh.NewChannel) { panic("as the test wanted") }
 	globals["panic@test"] = func(*agent, []byte) (bool, []byte) { panic("as the test wanted") }
 	globals["dumpable@test"] = func(*agent, []byte) (bool, []byte) {
@@ -52,7 +55,7 @@ func actAsAgent() {
 		return err == nil, []byte{byte(dumpable)}
 	}
 	os.Unsetenv("TEST_ROLE")
-	os.Exit(run(os.Stdin, os.Stdout))
+	main()
 }
 
 // workspace is a running agent and a client connected to it.
@@ -99,15 +102,15 @@ func startAgent(t *testing.T, attr *syscall.SysProcAttr, env ...string) *workspa
 
 func agentCommand(t *testing.T, env ...string) *exec.Cmd {
 	cmd := exec.Command(must(os.Executable()))
-	cmd.Env = append([]string{"TEST_ROLE=agent", "PATH=" + defaultPath, "HOME=" + t.TempDir()}, env...)
+	cmd.Env = append([]string{"TEST_ROLE=agent", "GORACE=atexit_sleep_ms=0", "PATH=" + defaultPath, "HOME=" + t.TempDir()}, env...)
 	return cmd
 }
 
 func connect(t *testing.T, stream net.Conn) *ssh.Client {
 	t.Helper()
-	conn, channels, requests, err := ssh.NewClientConn(stream, "workspace", &ssh.ClientConfig{
-		User: "gateway", HostKeyCallback: ssh.InsecureIgnoreHostKey(),
-	})
+	config := &ssh.ClientConfig{User: "gateway", HostKeyCallback: ssh.InsecureIgnoreHostKey()}
+	config.Ciphers = []string{ssh.CipherChaCha20Poly1305, ssh.CipherAES256GCM, ssh.CipherAES128GCM} // asyncssh's order
+	conn, channels, requests, err := ssh.NewClientConn(stream, "workspace", config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,7 +48,7 @@ func TestALaterSetupOverridesWhatWasRequestedBefore(t *testing.T) {
 }
 
 func TestProgramsStartInTheRootWhereThereIsNoHome(t *testing.T) {
-	w := newWorkspace(t, "PATH=")
+	w := newWorkspace(t)
 	file := filepath.Join(t.TempDir(), "file")
 	must(0, os.WriteFile(file, nil, 0o600))
 	w.mustSetup(fmt.Sprintf(`{"home": %q}`, filepath.Join(file, "home"))) // cannot be made
@@ -58,7 +58,7 @@ func TestProgramsStartInTheRootWhereThereIsNoHome(t *testing.T) {
 }
 
 func TestAnAgentWithoutPATHGivesItsProgramsOne(t *testing.T) {
-	w := startAgentWithout(t, "PATH")
+	w := newWorkspace(t, "TEST_NO_PATH=1")
 	if got := w.output("/usr/bin/env | grep ^PATH="); got != "PATH="+defaultPath+"\n" {
 		t.Errorf("got %q", got)
 	}

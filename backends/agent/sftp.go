@@ -12,7 +12,7 @@ func (s *session) startSubsystem(payload []byte) (bool, func()) {
 		return false, nil
 	}
 	folder := s.agent.settings.folder()
-	server, err := sftp.NewServer(keptOpen{s.channel}, sftp.WithServerWorkingDirectory(folder), sftp.WithAllocator())
+	server, err := sftp.NewServer(s.channel, sftp.WithServerWorkingDirectory(folder), sftp.WithAllocator())
 	if err != nil {
 		complain("sftp: %v", err)
 		return false, nil
@@ -21,6 +21,7 @@ func (s *session) startSubsystem(payload []byte) (bool, func()) {
 	return true, func() { s.serveFiles(server) }
 }
 
+// serveFiles says goodbye properly at the end of input; a client that breaks the protocol has had its channel closed.
 func (s *session) serveFiles(server *sftp.Server) {
 	if err := server.Serve(); err != nil {
 		complain("sftp: %v", err)
@@ -29,8 +30,3 @@ func (s *session) serveFiles(server *sftp.Server) {
 	s.exitStatus(0)
 	_ = s.channel.Close()
 }
-
-// keptOpen keeps the sftp server from closing the channel, on which the exit status still has to go out.
-type keptOpen struct{ ssh.Channel }
-
-func (keptOpen) Close() error { return nil }

@@ -17,12 +17,6 @@ type tty struct {
 	term   string
 }
 
-type ptyRequest struct {
-	Term  string
-	Size  windowSize
-	Modes string
-}
-
 // windowSize is in the order of the wire, both in pty-req and in window-change.
 type windowSize struct{ Columns, Rows, Width, Height uint32 }
 

@@ -124,10 +124,11 @@ class AgentVolume:
         return hashlib.sha256(file.read()).hexdigest()
 
 
-def as_archive(binary: bytes) -> bytes:
+def as_archive(binary: bytes) -> io.BytesIO:
     member = tarfile.TarInfo(AGENT_NAME)
     member.size, member.mode = len(binary), 0o755
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         archive.addfile(member, io.BytesIO(binary))
-    return buffer.getvalue()
+    buffer.seek(0)
+    return buffer

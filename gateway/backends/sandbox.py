@@ -1,10 +1,10 @@
 """The sandbox backend: workspaces on this machine by bubblewrap, without a container engine.
 
-Each workspace has its own user, pid, mount, ipc, uts, cgroup and network namespace, a read-only root, no capability, no new
-privileges, and a seccomp filter; the agent is its PID 1.  A gateway that runs as root starts it under the workspace's
-own unprivileged account.  One that does not can only start it under *its own*: inside the account looks the same, but
-on the outside a process that broke out would be the gateway's user.  Run it as root, or use a container engine, where
-that matters.
+Each workspace has its own user, pid, mount, ipc, uts, cgroup and network namespace, a root that is always read-only, no
+capability, no new privileges, and a seccomp filter; the agent is its PID 1.  A gateway that runs as root starts it
+under the workspace's own unprivileged account.  One that does not can only start it under *its own*: inside, that
+looks the same, but a process that broke out would be the gateway's user.  Where that matters run it as root, or use a
+container engine.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ class SandboxBackend:
             raise WorkspaceUnavailable(f"the sandbox knows no system calls of {platform.machine()}")
         environment = {"PATH": search_path(tools), "HOME": spec.home, "USER": user.name, "LOGNAME": user.name}
         return [
-            *("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session", "--as-pid-1"),
+            *("--unshare-all", "--unshare-user", "--disable-userns"),
+            *("--die-with-parent", "--new-session", "--as-pid-1"),
             *("--uid", str(user.uid), "--gid", str(user.gid), "--cap-drop", "ALL"),
             *("--hostname", order.holder.target[:63], "--chdir", "/", "--clearenv"),
             *(word for pair in {**environment, **order.environment()}.items() for word in ("--setenv", *pair)),
@@ -193,7 +194,10 @@ class _Sandbox:
         limits = (confined.pid, self._order.spec.limits, backend.cgroup(self._session), backend.account(user))
         applying = asyncio.ensure_future(asyncio.to_thread(backend.limiter.apply, *limits))
         await wait_all([applying])
-        applying.result()
+        try:
+            applying.result()
+        except LimitsRefused as error:
+            raise (await confined.explain()) or error from error
         await confined.release()
 
     async def _end(self) -> None:

@@ -1,9 +1,9 @@
 """Memory, processes and cpu of one sandboxed workspace: a cgroup where this process may make one, else rlimits.
 
 What stands without a cgroup (`Limiter.describe` says it, and `check` logs it): processes are still counted for the
-workspace as a whole, since each has a user namespace of its own; memory is limited for each process, not their sum
-(the file systems in memory have sizes of their own), and by what the agent's own runtime maps more; cpu is a number of whole cores, rounded up, and a seccomp rule
-keeps the workspace on them.
+workspace as a whole, since each has a user namespace of its own.  Memory is limited for each process, not their sum
+(the file systems in memory have sizes of their own), and by what the agent's own runtime maps more.  Cpu is a number of
+whole cores, rounded up, and a seccomp rule keeps the workspace on them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from gateway.model import Limits
@@ -125,7 +126,7 @@ class Limiter:
             _attempt("memory and pids by rlimit", lambda: _run(command))
         else:
             for number, value in values.values():
-                _attempt("memory and pids by rlimit", lambda n=number, v=value: resource.prlimit(pid, n, (v, v)))
+                _attempt("memory and pids by rlimit", partial(resource.prlimit, pid, number, (value, value)))
         if self.pins_cores:
             cores = sorted(os.sched_getaffinity(0))[: math.ceil(limits.cpus)]
             _attempt("cpus by core", lambda: os.sched_setaffinity(pid, cores))
@@ -195,7 +196,8 @@ def _writer(file: Path, value: str) -> Callable[[], object]:
 
 
 def _run(command: Sequence[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, timeout=5, env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"})
+    environment = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"}
+    subprocess.run(command, check=True, capture_output=True, timeout=5, env=environment)
 
 
 def _attempt(what: str, action: Callable[[], object]) -> None:

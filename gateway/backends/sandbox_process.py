@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -63,8 +64,8 @@ class Confined:
             os.lseek(words, 0, os.SEEK_SET)
             monitor = subprocess.Popen(
                 [*command, "--args", str(words), "--", program],
-                stdin=stream,
-                stdout=stream,
+                stdin=stream.fileno(),
+                stdout=stream.fileno(),
                 stderr=errors_inside,
                 pass_fds=(words, info_inside, hold_inside.fileno(), *descriptors),
                 env={"PATH": os.environ.get("PATH", os.defpath)},
@@ -93,6 +94,12 @@ class Confined:
         except (ValueError, KeyError, ProcessLookupError) as error:
             raise SandboxFailure(await self._words()) from error
         self._loop.add_reader(self._handle, self._on_gone)
+
+    async def explain(self) -> SandboxFailure | None:
+        """Why it is dead, if it is: then what was refused meanwhile was refused because of that."""
+        ended = select.poll()
+        ended.register(self._handle, select.POLLIN)
+        return SandboxFailure(await self._words()) if ended.poll(0) else None
 
     async def release(self) -> None:
         """Let it take the last step; return when the whole sandbox is set up.  Raises SandboxFailure."""
@@ -194,18 +201,19 @@ class _Errors:
 async def _read_all(loop: asyncio.AbstractEventLoop, descriptor: int) -> bytes:
     """Everything until the writer's end is closed."""
     os.set_blocking(descriptor, False)
+    readable = asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
     parts = bytearray()
-    while True:
-        try:
-            data = os.read(descriptor, 4096)
-        except BlockingIOError:
-            readable = loop.create_future()
-            loop.add_reader(descriptor, lambda: readable.done() or readable.set_result(None))
+    try:
+        while True:
+            await readable.wait()
+            readable.clear()
             try:
-                await readable
-            finally:
-                loop.remove_reader(descriptor)
-            continue
-        if not data:
-            return bytes(parts)
-        parts += data
+                data = os.read(descriptor, 4096)
+            except BlockingIOError:  # the loop may have said it twice before it was read once
+                continue
+            if not data:
+                return bytes(parts)
+            parts += data
+    finally:
+        loop.remove_reader(descriptor)

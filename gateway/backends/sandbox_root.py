@@ -93,7 +93,7 @@ def filesystem(
 def search_path(tools: Sequence[Path]) -> str:
     """PATH inside: the extra tools first."""
     folders = [str(tool / "bin" if (tool / "bin").is_dir() else tool) for tool in tools]
-    return ":".join([*folders, "/usr/local/bin", "/usr/bin", "/bin"])
+    return ":".join([*folders, "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"])
 
 
 def require_reachable(path: Path, user: WorkspaceUser, what: str) -> None:

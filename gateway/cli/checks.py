@@ -127,8 +127,8 @@ async def _parts(stack: AsyncExitStack, settings: Settings, targets: dict[str, A
 
     found: list[Finding] = []
     backends: dict[str, Backend] = {}
-    for kind, opening in (("backend", open_backends), ("issuer", open_issuers)):
-        for manager in opening(settings):
+    for kind, opened in (("backend", open_backends(settings, f"{settings.instance}-check")), ("issuer", open_issuers(settings))):
+        for manager in opened:
             try:
                 part: Backend | Issuer = await stack.enter_async_context(manager)
             except DoorwardError as error:

@@ -161,6 +161,12 @@ def in_our_words(doing: str) -> Iterator[None]:
             code="vault_failed",
             remedy="Nothing is wrong with your grant. Platform team: see Vault's log, and the database behind it.",
         ) from error
+    except requests.exceptions.SSLError as error:
+        raise CredentialsUnavailable(
+            f"Vault's certificate is not to be trusted, so {doing} failed",
+            code="vault_untrusted",
+            remedy="Nothing is wrong with your grant. Platform team: credentials.vault.ca_file must name Vault's CA.",
+        ) from error
     except requests.RequestException as error:
         raise unreachable(doing) from error
 

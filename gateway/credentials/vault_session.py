@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from threading import Lock
@@ -23,6 +24,7 @@ from pydantic import SecretStr
 
 from gateway.concurrency import wait_all
 from gateway.credentials.vault_client import (
+    CLEANUP_SECONDS,
     Extended,
     Issued,
     VaultAdapter,
@@ -32,52 +34,16 @@ from gateway.credentials.vault_client import (
     token_in,
     unreachable,
 )
+from gateway.credentials.vault_kept import Kept
 from gateway.errors import CredentialsUnavailable
 from gateway.model import CredentialSpec, Holder, Lease
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 1.0
+RETRY_SECONDS, MINIMUM_SECONDS = 1.0, 0.2
 REVOKE_SECONDS, RELEASE_SECONDS = 5.0, 7.5
-"""For the leases' revocation, and for that and the token's together.  A renewal that is under way comes before it."""
-
-CAPPED = "it has reached the longest life that Vault allows it"
-
-
-class Kept:
-    """Something that lives until `ends` (on the monotonic clock) unless renewed."""
-
-    def __init__(self, what: str, renew: Callable[[], int], *, asks: int, began: float, seconds: int) -> None:
-        self.what = what
-        self.ends = began + seconds  # Vault counted from later, so `ends` is never too late
-        self.is_failing = False
-        self.is_capped = False
-        self.why = CAPPED
-        self._asks = asks
-        self._renew = renew
-        self._margin = min(5.0, seconds / 5)
-
-    def left(self) -> float:
-        """Seconds until it must be given up: while it still works, so that the person can be told."""
-        return self.ends - self._margin - time.monotonic()
-
-    def extend(self) -> None:
-        """Renew, on a thread.  While Vault fails, `ends` stays what it is."""
-        if self.is_capped:
-            return
-        began = time.monotonic()
-        try:
-            seconds = self._renew()
-        except CredentialsUnavailable as error:
-            self.is_failing = True
-            self.why = "Vault did not renew it in time"
-            log.warning("vault_renewal_failed", extra={"what": self.what, "cause": str(error.__cause__)})
-            return
-        self.is_failing = False
-        self.is_capped = seconds < self._asks and began + seconds < self.ends + 1
-        self.ends = began + seconds
-        self.why = CAPPED if seconds else "it was revoked in Vault"
+"""For one revocation, and for all of them together.  A renewal that is under way comes before it."""
 
 
 class VaultSession:
@@ -100,9 +66,11 @@ class VaultSession:
         self._token: SecretStr | None = None
         self._kept: list[Kept] = []
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._issued: list[str] = []
         self._lock = Lock()
         self._running = 0
         self._abandoned = False
+        self._clean: Future[None] = Future()
 
     async def wait_lost(self) -> str:
         return await asyncio.shield(self._lost)
@@ -111,24 +79,35 @@ class VaultSession:
         """Raises CredentialsUnavailable within the settings' timeout.  Whatever stops it, nothing is left behind: a
         thread cannot be cancelled, so the last one under way revokes what was obtained.
         """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._client.settings.timeout_seconds
         try:
-            async with asyncio.timeout(self._client.settings.timeout_seconds):
+            async with asyncio.timeout_at(deadline):
                 await self._client.run(partial(self._guarded, self._create_token))
                 issues = [partial(self._guarded, partial(self._issue, spec)) for spec in self._credentials]
                 self.items = await asyncio.gather(*map(self._client.run, issues))
         except TimeoutError as error:
-            self._abandon()
+            self._abandon()  # not waited for: the person has waited enough, and `VaultClient.close` will
             raise unreachable("issuing database credentials") from error
-        except BaseException:
-            self._abandon()
+        except CredentialsUnavailable:
+            await self._leave_nothing(deadline - loop.time())
             raise
+        except BaseException:
+            await self._leave_nothing(CLEANUP_SECONDS)
+            raise
+
+    async def _leave_nothing(self, seconds: float) -> None:
+        self._abandon()
+        clean = asyncio.wait([asyncio.wrap_future(self._clean)], timeout=max(seconds, 0))
+        await wait_all([asyncio.ensure_future(clean)])
 
     async def keep(self) -> None:
         """Renew everything every third of its life, until cancelled or lost."""
         try:
             while (first := min(self._kept, key=Kept.left)).left() > 0:
-                retry = RETRY_SECONDS if any(kept.is_failing for kept in self._kept) else self._seconds / 3
-                await asyncio.sleep(min(retry, first.left(), max(first.left() / 3, 0.2)))
+                is_failing = any(kept.is_failing for kept in self._kept)
+                pause = max(first.left() / 10, RETRY_SECONDS) if is_failing else max(first.left() / 3, MINIMUM_SECONDS)
+                await asyncio.sleep(min(pause, first.left(), self._seconds / 3))
                 renewals = [self._client.run(kept.extend) for kept in self._kept]
                 # Not cancelled half-way: a renewal that meets its own revocation could bring the lease back.
                 await wait_all(renewals)
@@ -146,34 +125,40 @@ class VaultSession:
     async def _revoke_all(self) -> None:
         try:
             async with asyncio.timeout(RELEASE_SECONDS):
-                await asyncio.gather(*(self._client.run(partial(self._revoke, lease)) for lease in self.items))
+                await asyncio.gather(*(self._client.run(partial(self._revoke, lease_id)) for lease_id in self._issued))
                 await self._client.run(self._revoke_token)
         except TimeoutError:
-            for lease in self.items:
-                self._log_left_behind("lease_not_revoked", lease_id=lease.lease_id, cause="out of time")
+            for lease_id in self._issued:
+                self._log_left_behind("lease_not_revoked", lease_id=lease_id, cause="out of time")
 
     # What follows runs on threads.
 
     def _guarded(self, work: Callable[[], T]) -> T:
+        self._begin()
+        try:
+            return work()
+        finally:
+            self._end()
+
+    def _begin(self) -> None:
         with self._lock:
             if self._abandoned:
                 raise unreachable("issuing database credentials")  # nobody is listening any more
             self._running += 1
-        try:
-            return work()
-        finally:
-            with self._lock:
-                self._running -= 1
-                is_last = self._abandoned and self._running == 0
-            if is_last:
-                self._revoke_token()
+
+    def _end(self) -> None:
+        with self._lock:
+            self._running -= 1
+            is_last = self._abandoned and self._running == 0
+        if is_last:
+            self._clean_up()
 
     def _abandon(self) -> None:
         with self._lock:
             self._abandoned = True
             is_last = self._running == 0
         if is_last:
-            self._client.detach(self._revoke_token)
+            self._client.detach(self._clean_up)
 
     def _adapter(self, timeout: float = 0) -> VaultAdapter:
         return self._client.adapter(self._token, traceparent=self._holder.traceparent, timeout=timeout)
@@ -196,19 +181,14 @@ class VaultSession:
             )
         auth = token_in(answer)
         self._token = auth.client_token
-        self._kept.append(
-            Kept(
-                "session's Vault token", self._renew_token, asks=self._seconds, began=began, seconds=auth.lease_duration
-            )
-        )
+        self._hold("session's Vault token", self._renew_token, self._seconds, began, auth.lease_duration)
 
     def _issue(self, spec: CredentialSpec) -> Lease:
         began = time.monotonic()
         issued = parsed(Issued, self._ask_for(spec))
+        self._issued.append(issued.lease_id)
         renew = partial(self._renew_lease, issued.lease_id, spec.ttl_seconds)
-        self._kept.append(
-            Kept(f"credential {spec.name!r}", renew, asks=spec.ttl_seconds, began=began, seconds=issued.lease_duration)
-        )
+        self._hold(f"credential {spec.name!r}", renew, spec.ttl_seconds, began, issued.lease_duration)
         return Lease(
             spec=spec,
             lease_id=issued.lease_id,
@@ -216,6 +196,9 @@ class VaultSession:
             password=issued.data.password,
             expires_at=datetime.now(UTC) + timedelta(seconds=min(issued.lease_duration, self._seconds)),
         )
+
+    def _hold(self, what: str, renew: Callable[[], int], asks: int, began: float, seconds: int) -> None:
+        self._kept.append(Kept(what, renew, asks=asks, began=began, seconds=seconds))
 
     def _ask_for(self, spec: CredentialSpec) -> object:
         mount = self._client.settings.mount
@@ -247,26 +230,33 @@ class VaultSession:
             try:
                 return parsed(Extended, Leasing(self._adapter()).renew_lease(lease_id, seconds)).lease_duration
             except vault_errors.InvalidRequest as error:
-                # Vault says 400 both when the lease is gone and when its database failed.
-                if "lease not found" in str(error):
+                # Vault says 400 for all: the lease is gone, its role is gone from the database, the database is down.
+                if any(words in str(error) for words in ("lease not found", "does not exist")):
                     return 0
                 raise
 
-    def _revoke(self, lease: Lease) -> None:
+    def _clean_up(self) -> None:
+        # Lease by lease, for Vault revokes the leases of a revoked token only some time after it has answered.
+        for lease_id in self._issued:
+            self._revoke(lease_id)
+        self._revoke_token()
+        self._clean.set_result(None)
+
+    def _revoke(self, lease_id: str) -> None:
         try:
             with in_our_words("revoking a lease"):
                 # `sync`: the answer comes after the revocation SQL.  hvac's own method does not know it.
-                body = {"lease_id": lease.lease_id, "sync": True}
+                body = {"lease_id": lease_id, "sync": True}
                 self._adapter(REVOKE_SECONDS).put("/v1/sys/leases/revoke", json=body)
         except CredentialsUnavailable as error:
-            self._log_left_behind("lease_not_revoked", lease_id=lease.lease_id, cause=str(error.__cause__))
+            self._log_left_behind("lease_not_revoked", lease_id=lease_id, cause=str(error.__cause__))
 
     def _revoke_token(self) -> None:
         if self._token is None:
             return
         try:
             with in_our_words("revoking the session's token"):
-                Token(self._adapter()).revoke_self()
+                Token(self._adapter(REVOKE_SECONDS)).revoke_self()
         except CredentialsUnavailable as error:
             self._log_left_behind("token_not_revoked", cause=str(error.__cause__))
 

@@ -107,7 +107,7 @@ class Policy:
         """Return if this one request is allowed; else raise Denied with Rego's reasons."""
         summary = {"grant": permit.grant, "target": permit.target, "expires_at": rfc3339(permit.expires_at)}
         question = {**subject.facts(), "permit": summary, "request": request}
-        answer, decision_id = await self._decide(journal, Step.AUTHZ, Decision.AUTHZ, question, AuthzAnswer)
+        answer, decision_id = await self._decide(journal, Step.REQUEST, Decision.AUTHZ, question, AuthzAnswer)
         if not answer.allow:
             raise Denied(answer.reasons or (UNEXPLAINED,), decision_id=decision_id)
 

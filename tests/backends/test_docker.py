@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import aiodocker
 import pytest
@@ -150,8 +152,17 @@ async def test_an_engine_that_is_down_is_said_at_once(order: Order, tmp_path: Pa
 
 
 async def test_an_engine_that_hangs_is_given_up_within_two_seconds(order: Order, tmp_path: Path) -> None:
-    async with await asyncio.start_unix_server(lambda *_: None, tmp_path / "deaf.sock"):
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        closed.set()
+
+    closed = asyncio.Event()
+    async with await asyncio.start_unix_server(hang, tmp_path / "deaf.sock"):
         await refused_soon(DockerSettings(url=f"unix://{tmp_path}/deaf.sock"), order)
+        await closed.wait()
 
 
 async def refused_soon(settings: DockerSettings, order: Order) -> None:
@@ -253,7 +264,7 @@ async def test_an_agent_volume_with_something_else_in_it_is_put_right(
 ) -> None:
     version = new_version(tmp_path)
     mount = {"Type": "volume", "Source": volume_of(version), "Target": AGENT_DIR}
-    config = {"Image": order.spec.image, "Entrypoint": ["/none"], "HostConfig": {"Mounts": [mount]}}
+    config: dict[str, Any] = {"Image": order.spec.image, "Entrypoint": ["/none"], "HostConfig": {"Mounts": [mount]}}
     carrier = await runtime.docker.containers.create(config)
     await carrier.put_archive(AGENT_DIR, as_archive(b"#!/bin/sh\necho mine now\n"))  # type: ignore[no-untyped-call]
     await carrier.delete()

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
+import aiodocker
 import pytest
+from aiodocker.exceptions import DockerError
 
-from gateway.backends.docker_attach import Attachment, AttachTransport
+from gateway.backends.docker_attach import Attachment, AttachTransport, attach
+from gateway.backends.docker_engine import connect
 
 
 class Sink(asyncio.Protocol):
@@ -15,7 +22,7 @@ class Sink(asyncio.Protocol):
         self.chunks: list[bytes] = []
         self.transport: asyncio.Transport | None = None
         self.pause_after = 0
-        self.lost = False
+        self.lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, AttachTransport)
@@ -27,7 +34,7 @@ class Sink(asyncio.Protocol):
             self.transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
+        self.lost.set()
 
 
 def frame(stream: int, payload: bytes) -> bytes:
@@ -68,7 +75,7 @@ async def test_frames_come_through_however_they_are_cut(size: int, caplog: pytes
         attachment.data_received(FRAMES[at : at + size])
     attachment.connection_lost(None)
     assert b"".join(sink.chunks) == STDOUT
-    assert sink.lost
+    assert sink.lost.is_set()
     assert [record.line for record in caplog.records] == ["'oops\\x1b[2J'", "'more'"]  # type: ignore[attr-defined]
 
 
@@ -90,3 +97,58 @@ async def test_a_stream_that_is_not_docker_s_is_cut_off() -> None:
     attachment.data_received(b"HTTP/1.1 500 Internal Server Error\r\n\r\n")
     assert attachment._transport.is_closing()
     assert sink.chunks == []
+
+
+UPGRADED = (
+    b"HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\n"
+    b"Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+)
+VERSION = b'{"ApiVersion": "1.41"}'
+
+
+@asynccontextmanager
+async def engine(path: Path, answer: bytes) -> AsyncIterator[aiodocker.Docker]:
+    """Something that answers every attach with these bytes at once, echoes one message, and hangs up on EOF."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while request := await reader.readuntil(b"\r\n\r\n"):
+            if b"/version" in request:
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 22\r\n\r\n" + VERSION
+                )
+                continue
+            writer.write(answer)
+            writer.write(frame(1, b"heard " + await reader.read()))
+            break
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        closed.set()
+
+    closed = asyncio.Event()
+
+    async with await asyncio.start_unix_server(serve, path):
+        async with connect(f"unix://{path}") as docker:
+            await docker.version()
+            yield docker
+        await closed.wait()
+
+
+async def test_what_comes_together_with_the_upgrade_is_not_lost(tmp_path: Path) -> None:
+    sink = Sink()
+    async with engine(tmp_path / "engine.sock", UPGRADED + FRAMES) as docker:
+        attachment = await attach(docker, "c0ffee")
+        transport, _ = attachment.connect(lambda: sink)
+        transport.write(b"me")
+        transport.write_eof()
+        async with asyncio.timeout(5):
+            await sink.lost.wait()
+    assert b"".join(sink.chunks) == STDOUT + b"heard me"
+    assert transport.is_closing()
+
+
+async def test_an_attach_that_is_refused_is_an_error(tmp_path: Path) -> None:
+    refusal = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    async with engine(tmp_path / "engine.sock", refusal) as docker:
+        with pytest.raises(DockerError):
+            await attach(docker, "c0ffee")

@@ -6,11 +6,12 @@ import asyncio
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,9 +19,11 @@ from pathlib import Path
 import pytest
 
 from gateway.assets import agent_binary
-from gateway.backends import Order
+from gateway.backends import Backend, Order
 from gateway.backends.sandbox import SandboxBackend
 from gateway.backends.sandbox_limits import CONTROLLERS, Limiter, find_limiter
+from gateway.backends.sandbox_root import reachable
+from gateway.embedded.postgres import wheel_tools
 from gateway.errors import WorkspaceUnavailable
 from gateway.model import Holder, SessionId, WorkspaceSpec
 from gateway.settings import SandboxSettings
@@ -38,7 +41,7 @@ from tests.contracts.backend import (
 )
 from tests.stack.require import require
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.timeout(60)
 
 
 class Machine:
@@ -119,19 +122,29 @@ def with_spec(order: Order, **changes: object) -> Order:
     return replace(order, spec=order.spec.model_copy(update=changes))
 
 
-class TestSandboxByCgroup(StreamContract, IsolationContract):
+class SandboxContract(StreamContract, IsolationContract):
+    async def test_processes_are_limited(self, backend: Backend, order: Order) -> None:
+        """Through sh, which gives up; this machine's bash would wait and try again for half a minute."""
+        bomb = "i=0; while [ $i -lt 300 ]; do sleep 20 & i=$((i+1)); echo started $i; done"
+        async with inside(backend, order) as connection:
+            said, status = await sh(connection, f"exec sh -c {shlex.quote(bomb)}")
+        assert f"started {LIMITS.pids}" not in said.splitlines()
+        assert status != 0, said
+
+
+class TestSandboxByCgroup(SandboxContract):
     @pytest.fixture
     def limiter(self) -> Limiter:
         return by_cgroup()
 
 
-class TestSandboxByRlimit(StreamContract, IsolationContract):
+class TestSandboxByRlimit(SandboxContract):
     @pytest.fixture
     def limiter(self) -> Limiter:
         require("bwrap")
         return Limiter({}, 1)
 
-    async def test_memory_is_limited(self, backend: SandboxBackend, order: Order) -> None:
+    async def test_memory_is_limited(self, backend: Backend, order: Order) -> None:
         """An rlimit refuses more, where a cgroup kills."""
         async with inside(backend, order) as connection:
             said, status = await sh(connection, "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done")
@@ -157,7 +170,7 @@ async def test_the_agent_is_pid_1_and_holds_nothing_but_its_stream(
     assert held <= {"socket", "pipe", "anon_inode"}
 
 
-def is_running_the_agent(pid: int):  # type: ignore[no-untyped-def]
+def is_running_the_agent(pid: int) -> Callable[[], Awaitable[bool]]:
     async def check() -> bool:
         return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"/run/doorward-agent")
 
@@ -263,6 +276,18 @@ async def test_extra_tools_come_first_on_the_path(state: Path, limiter: Limiter,
     async with inside(backend, order) as connection:
         assert await sh(connection, "psql") == ("ours", 0)
         assert (await sh(connection, f"touch {tools}/x"))[1] != 0
+
+
+async def test_the_wheel_s_psql_runs_inside(state: Path, limiter: Limiter, order: Order) -> None:
+    """Its libraries are found beside it, so both folders are tools."""
+    tools = wheel_tools()
+    if not all(reachable(tool, USER) for tool in tools):
+        pytest.skip("the wheel is where the workspace's account cannot read")
+    backend = SandboxBackend(SandboxSettings(tools=tools), "test", agent_binary(), state, limiter)
+    async with inside(backend, order) as connection:
+        said, status = await sh(connection, "command -v psql && psql --version")
+    assert status == 0
+    assert said.startswith(f"{tools[0]}/bin/psql")
 
 
 async def test_a_tool_that_the_account_cannot_read_is_named(state: Path, limiter: Limiter, order: Order) -> None:

@@ -144,7 +144,7 @@ def _next_commands(directory: Path) -> str:
 The stack is up. Next, each in a terminal of its own:
 
 1. the gateway
-   doorward serve --config {directory}/doorward.toml
+   {_doorward()} serve --config {directory}/doorward.toml
 
 2. a grant, as the ticketing system would write it
    curl -sS -X PUT -H @{directory}/ticketing.header {grant} -d '{{{fields}}}'
@@ -159,7 +159,13 @@ The stack is up. Next, each in a terminal of its own:
 
 Traces: {state["traces"]}   Decisions: {state["decision_log"]}
 End it all: make stack-down
-"""  # noqa: S608 - the SQL in it is for the reader
+"""
+
+
+def _doorward() -> str:
+    """The command as this interpreter has it: installed beside it, or from the checkout."""
+    installed = Path(sys.executable).with_name("doorward")
+    return str(installed) if installed.exists() else f"{sys.executable} -m gateway"
 
 
 def _dead(directory: Path) -> list[str]:

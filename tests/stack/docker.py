@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from tests.stack.process import Processes, wait_until
 DEFAULT_SOCKET = Path("/var/run/docker.sock")
 LABEL = "doorward.session"
 API = "/v1.41"
+DATA = "docker-data"
+SOCKETS = "docker-sockets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class Docker:
         return httpx.Client(base_url=self.host.replace("tcp://", "http://") + API, timeout=120)
 
     def answers(self) -> bool:
+        if self.host.startswith("unix://") and not _listens(self.host.removeprefix("unix://")):
+            return False
         try:
             with self.client() as client:
                 return client.get("/_ping", timeout=5).status_code == 200
@@ -68,11 +73,18 @@ class Docker:
             return len(found)
 
 
+def _listens(path: str) -> bool:
+    # Looked at first, since httpcore leaks the socket of a connection that is refused.
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
+
+
 @contextmanager
 def docker(directory: Path, *, networks: bool = False) -> Iterator[Docker]:
     """DOCKER_HOST, else the default socket, else a `dockerd` in `directory` that ends with this context.
 
-    Workspaces have no network, so our own engine gets no bridge and touches no firewall, unless `networks`.
+    Workspaces have no network, so our own engine gets no bridge and touches no firewall.  With `networks`, networks can
+    be made in it, and its (empty) chains stay in the firewall, as Docker's do.
     """
     found = existing_docker()
     if found is not None:
@@ -99,35 +111,35 @@ def existing_docker() -> Docker | None:
 
 
 def start_docker(processes: Processes, *, networks: bool = False) -> Docker:
-    """Start a `dockerd`; its data, sockets and pid file are all in the directory."""
+    """Start a `dockerd` with a data folder, sockets and pid file of its own."""
     binary = shutil.which("dockerd")
     if binary is None or os.geteuid() != 0:
         raise StackError("no Docker engine answers, and starting one needs root and `dockerd` (Debian: docker.io)")
     folder = processes.directory
-    socket = folder / "docker.sock"
-    if len(str(socket)) > 100:
-        raise StackError(f"{socket} is too long for a socket's path: choose a shorter directory")
-    nothing_shared = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]
+    # containerd's sockets are deep below its folder, and a socket's path has 108 bytes: so not inside `folder`.
+    sockets = Path(tempfile.mkdtemp(prefix="doorward-docker-", dir="/run"))
+    (folder / SOCKETS).symlink_to(sockets)
+    nothing_shared = ["--iptables=false", "--ip6tables=false", "--ip-forward=false"]
     running = processes.start(
         "dockerd",
         [
-            binary, "--host", f"unix://{socket}", "--pidfile", folder / "dockerd.pid", "--userland-proxy=false",
-            "--data-root", folder / "docker-data", "--exec-root", folder / "docker-exec",
+            binary, "--host", f"unix://{sockets}/docker.sock", "--pidfile", sockets / "pid", "--bridge=none",
+            "--exec-root", sockets / "exec", "--data-root", folder / DATA, "--userland-proxy=false",
             *([] if networks else nothing_shared),
         ],
     )  # fmt: skip
-    started = Docker(f"unix://{socket}", is_ours=True)
+    started = Docker(f"unix://{sockets}/docker.sock", is_ours=True)
     wait_until(started.answers, running)
     return started
 
 
 def remove_docker(directory: Path) -> None:
-    """Unmount and remove what an engine of ours that has ended left in `directory`."""
+    """Unmount and remove what an engine of ours that has ended left."""
+    folders = [path.resolve() for path in (directory / DATA, directory / SOCKETS) if path.exists()]
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    for mount in sorted((mount for mount in mounts if mount.startswith(f"{directory}/docker-")), reverse=True):
-        subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
-    for name in ("docker-data", "docker-exec"):
-        shutil.rmtree(directory / name, ignore_errors=True)
-    for name in ("docker.sock", "dockerd.pid"):
-        with contextlib.suppress(FileNotFoundError):
-            (directory / name).unlink()
+    for mount in sorted(mounts, reverse=True):
+        if any(Path(mount).is_relative_to(folder) for folder in folders):
+            subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    (directory / SOCKETS).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ def start_jaeger(processes: Processes) -> Jaeger:
     running = processes.start(
         "jaeger",
         [find_or_build(JAEGER), *(f"--{name}.host-port={address}" for name, address in options.items())],
+        stop_signal=signal.SIGKILL,  # it holds nothing, and takes 10 s over SIGTERM
     )
     wait_until(lambda: _is_ready(f"http://{admin}/"), running)
     return Jaeger(f"http://{http}", f"http://{grpc}", f"http://{query}", running)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import hvac  # type: ignore[import-untyped]
+import hvac
 import pytest
 
 from tests.stack import demo

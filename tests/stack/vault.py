@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import hvac  # type: ignore[import-untyped]
+import hvac
 
 from tests.stack import StackError
 from tests.stack.postgres import Postgres

@@ -36,7 +36,7 @@ _refusals contains reasons.reason(
 	"verb_refused",
 	"The grants door takes PUT, DELETE and GET.",
 	"PUT the whole grant; there is no patching.",
-) if not input.verb in {"PUT", "DELETE", "GET"}
+) if not _is_verb
 
 _refusals contains reasons.field_reason(
 	"path_refused",
@@ -47,7 +47,7 @@ _refusals contains reasons.field_reason(
 
 _refusals contains reasons.field_reason("not_an_object", "", "A grant is a JSON object.", _see_schema) if {
 	_is_put
-	not is_object(input.new)
+	not _is_object
 }
 
 _refusals contains reasons.field_reason(
@@ -67,6 +67,7 @@ _refusals contains reasons.field_reason(
 	$"Its fields are {concat(", ", grants.required)} and, if you like, ticket.",
 ) if {
 	_is_put
+	_is_object
 	some field in (object.keys(input.new) - (grants.required | grants.optional))
 }
 
@@ -77,7 +78,7 @@ _refusals contains reasons.field_reason(
 	"Use the name that the person logs in with.",
 ) if {
 	_is_put
-	not is_object(data.people[input.path[1]])
+	not _is_person
 }
 
 _refusals contains reasons.field_reason(
@@ -117,6 +118,12 @@ _is_complete if {
 	moments.is_moment(input.now)
 	is_string(input.client.name)
 }
+
+_is_verb if input.verb in {"PUT", "DELETE", "GET"}
+
+_is_object if is_object(input.new)
+
+_is_person if is_object(data.people[input.path[1]])
 
 _is_put if {
 	input.verb == "PUT"

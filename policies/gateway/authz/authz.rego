@@ -15,13 +15,17 @@ import data.gateway.targets
 # METADATA
 # description: Allow, or refuse with a reason.
 # entrypoint: true
-decision := _refuse(reasons.malformed_input) if not _is_complete
+decision := {"allow": true, "obligations": [], "reasons": []} if {
+	_is_complete
+	_stands
+	requests.is_allowed(input.request, _allow)
+}
 
-else := _refuse(ending) if ending := grants.ending(_holding, input.now_ns)
+else := _refuse(reasons.malformed_input) if not _is_complete
 
-else := {"allow": true, "obligations": [], "reasons": []} if requests.is_allowed(input.request, _allow)
+else := _refuse(requests.refusal(input.request, _allow, input.permit.target)) if _stands
 
-else := _refuse(requests.refusal(input.request, _allow, input.permit.target))
+else := _refuse(grants.ending(_holding, input.now_ns))
 
 _refuse(reason) := {"allow": false, "obligations": [], "reasons": [reason]}
 
@@ -31,6 +35,8 @@ _is_complete if {
 	is_string(input.permit.target)
 	_holding
 }
+
+_stands if grants.stands(_holding, input.now_ns)
 
 _holding := {"person": input.identity.person, "grant": input.permit.grant, "target": input.permit.target}
 

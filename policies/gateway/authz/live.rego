@@ -15,24 +15,35 @@ import data.gateway.targets
 #   - input: schema["input.live"]
 live := {"sessions": object.union_n([{session.id: _verdict(session)} | some session in input.sessions])}
 
-_verdict(session) := _end(reasons.malformed_input) if not _knows_the_time
+# What is not known to stand ends.
+_verdict(session) := {"verdict": "warn", "reasons": [_ends_soon(session)]} if {
+	_session_stands(session)
+	_is_end_near(session)
+}
 
-else := _end(ending) if ending := grants.ending(session, input.now_ns)
+else := {"verdict": "keep", "reasons": []} if _session_stands(session)
 
-else := {"verdict": "warn", "reasons": [_ends_soon(session)]} if _is_end_near(session)
+else := _end(grants.ending(session, input.now_ns)) if _knows_the_time
 
-else := {"verdict": "keep", "reasons": []}
+else := _end(reasons.malformed_input)
 
-_end(reason) := {"verdict": "end", "reasons": [reason]}
+_session_stands(session) if {
+	_knows_the_time
+	grants.stands(session, input.now_ns)
+}
 
 _knows_the_time if is_number(input.now_ns)
+
+_end(reason) := {"verdict": "end", "reasons": [reason]}
 
 # The session has a clock of its own for the end it began with; an earlier end is news.
 _is_end_near(session) if {
 	ends_ns := _grant_ends_ns(session)
 	ends_ns - input.now_ns < targets.warn_ns(session.target)
-	not moments.ns(session.expires_at) <= ends_ns
+	not _is_foreseen(session, ends_ns)
 }
+
+_is_foreseen(session, ends_ns) if moments.ns(session.expires_at) <= ends_ns
 
 _grant_ends_ns(session) := moments.ns(data.grants[session.person][session.grant].ends_at)
 

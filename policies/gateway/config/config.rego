@@ -23,7 +23,7 @@ else := {"allow": false, "permit": null, "reasons": [_refusal]}
 # Given that there is no permit: the first of these that applies.
 _refusal := reasons.malformed_input if not _is_complete
 
-else := _disabled if not people.is_active(_person)
+else := _disabled if not _is_active
 
 else := _target_needed if count(_reachable) > 1
 
@@ -84,6 +84,8 @@ _is_complete if {
 	is_number(input.now_ns)
 	_login.person == input.identity.person
 }
+
+_is_active if people.is_active(_person)
 
 _login := people.login(input.login.user)
 

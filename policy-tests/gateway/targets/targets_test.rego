@@ -1,0 +1,56 @@
+package gateway.targets_test
+
+import data.gateway.targets
+
+_orders := data.fixtures.targets["orders-db"]
+
+_with(change) := object.union(_orders, change)
+
+test_fixtures_are_sound if {
+	count(data.fixtures.targets) > 1
+	targets.malformed == set() with data.targets as data.fixtures.targets
+}
+
+test_least_target_is_sound if {
+	least := object.remove(_orders, ["network", "env", "credentials", "recording", "user", "home", "shell"])
+	targets.faults("x") == [] with data.targets as {"x": least}
+}
+
+test_fault_is_found_and_reported[note] if {
+	some note, tc in {
+		"no object": {"target": "docker", "says": "no object"},
+		"missing": {"target": object.remove(_orders, ["limits"]), "says": "limits is required"},
+		"unknown key": {"target": _with({"limits": {"memroy_bytes": 1}}), "says": "memroy_bytes is not allowed"},
+		"wrong type": {"target": _with({"session": {"idle_seconds": "15m"}}), "says": "session.idle_seconds: Invalid type"},
+		"too small": {"target": _with({"limits": {"memory_bytes": 1}}), "says": "limits.memory_bytes: Must be"},
+		"root": {"target": _with({"user": {"uid": 0}}), "says": "user.uid: Must be"},
+		"in a list": {"target": _with({"credentials": [{}]}), "says": "credentials.0: name is required"},
+		"bad pattern": {"target": _with({"allow": {"env": ["[a"]}}), "says": "allow.env.0: Does not match"},
+	}
+	reported := targets.malformed with data.targets as {"x": tc.target}
+	some entry in reported
+	entry.target == "x"
+	contains(concat("; ", entry.problems), tc.says)
+}
+
+test_target_exists_or_not[note] if {
+	some note, tc in {
+		"there": {"name": "orders-db", "is": true},
+		"not there": {"name": "nowhere", "is": false},
+		"no name": {"name": "x y", "is": false},
+		"no object": {"name": "text", "is": false},
+		"null": {"name": null, "is": false},
+	}
+	world := {"orders-db": _orders, "x y": _orders, "text": "x"}
+	existing := {"yes" | targets.exists(tc.name)} with data.targets as world
+	existing == {"yes" | tc.is}
+}
+
+test_what_the_target_does_not_say_is_nothing if {
+	world := {"x": {"allow": "all", "session": {"warn_seconds": "60"}, "max_grant_seconds": null, "ask": 7}}
+	targets.allow("x") == {} with data.targets as world
+	targets.allow("nowhere") == {} with data.targets as world
+	targets.warn_ns("x") == 0 with data.targets as world
+	targets.max_grant_seconds("x") == 0 with data.targets as world
+	targets.whom_to_ask("x") == "Ask the platform team who gives grants for it." with data.targets as world
+}

@@ -1,0 +1,206 @@
+"""The story of one session, on real parts, with the stock OpenSSH client."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+from tests.conftest import OpenDoor
+from tests.e2e.world import TARGET, Door, Site, in_seconds, until
+
+PSQL = "psql -qAt -c"
+
+
+def test_without_a_grant_the_engineer_is_told_why_and_what_to_do(door: Door) -> None:
+    started = time.monotonic()
+    refused = door.ssh("true")
+    took = time.monotonic() - started
+
+    said = refused.stderr.decode()
+    assert refused.returncode == 254
+    assert refused.stdout == b""
+    assert "no_grant" in said
+    assert "#orders-oncall" in said or "ask" in said.lower()
+    assert re.search(r"decision [0-9a-f-]{36}, session [0-9a-f]{16}", said)
+    assert "Traceback" not in said
+    assert took < 1.5, "authentication and refusal together"
+
+
+def test_with_a_grant_psql_works_without_an_argument_and_cannot_write(door: Door, site: Site) -> None:
+    door.grant()
+
+    answer = door.ssh(f"{PSQL} 'select count(*) from orders'")
+    assert (answer.returncode, answer.stderr) == (0, b"")
+    assert int(answer.stdout) > 0
+
+    refused = door.ssh(f"{PSQL} 'delete from orders'")
+    assert refused.returncode == 1
+    assert b"ERROR" in refused.stderr
+
+    readonly = door.ssh("touch /etc/x")
+    assert readonly.returncode == 1
+    assert b"Read-only file system" in readonly.stderr
+    site.nothing_left()
+
+
+def test_the_password_is_nowhere_but_in_the_tmpfs(door: Door, site: Site) -> None:
+    door.grant()
+    with door.terminal("sed -n 's/^password=/the password: /p' $PGSERVICEFILE; echo ended; sleep 300") as terminal:
+        [password] = re.findall("the password: (.*)\r", terminal.wait_for("ended"))
+        assert len(password) > 15
+
+        [container] = site.containers()
+        with site.docker.client() as client:
+            inspected = client.get(f"/containers/{container}/json").text
+            processes = client.get(f"/containers/{container}/top").text
+        places = {
+            "docker inspect": inspected,
+            "docker top": processes,
+            "environment": door.ssh("env; cat /proc/self/environ").stdout.decode("utf-8", "replace"),
+            "gateway log": door.log.read_text(),
+            "audit log": (door.directory / "state" / "audit.jsonl").read_text(),
+            "OPA's decision log": site.opa.decision_log.read_text(),
+        }
+        assert [name for name, text in places.items() if password in text] == []
+
+
+def test_a_terminal_sees_one_line_of_notice_and_a_script_none(door: Door) -> None:
+    door.grant()
+    with door.terminal() as terminal:
+        seen = terminal.wait_for("$ ")
+        notices = [line for line in seen.splitlines() if line.startswith("doorward: grant")]
+        assert len(notices) == 1
+        assert all(word in notices[0] for word in ("INC-1", TARGET, "until", "not recorded"))
+        terminal.type("exit 3\n")
+        assert terminal.wait_end() == 3
+
+    quiet = door.ssh("echo out; echo err >&2")
+    assert (quiet.stdout, quiet.stderr) == (b"out\n", b"err\n")
+
+
+def test_the_container_is_hardened(door: Door, site: Site) -> None:
+    door.grant()
+    with door.terminal() as terminal:
+        terminal.wait_for("$ ")
+        [container] = site.containers()
+        with site.docker.client() as client:
+            found: dict[str, Any] = client.get(f"/containers/{container}/json").json()
+    host = found["HostConfig"]
+    assert host["ReadonlyRootfs"] is True
+    assert host["CapDrop"] == ["ALL"]
+    assert host["CapAdd"] in (None, [])
+    assert host["NetworkMode"] == "none"
+    assert host["PidsLimit"] == 256
+    assert host["Memory"] == 512 * 2**20
+    assert host["NanoCpus"] == 10**9
+    assert any(option.startswith("no-new-privileges") for option in host["SecurityOpt"])
+    assert any(option.startswith("seccomp=") for option in host["SecurityOpt"])
+    assert not found["Config"]["User"].startswith("0")
+    assert found["Image"].startswith("sha256:")
+
+
+def test_deleting_the_grant_ends_the_session_and_cuts_the_open_database_connection(door: Door, site: Site) -> None:
+    door.grant()
+    with door.terminal(f"{PSQL} 'select current_user' -c 'select pg_sleep(300)'") as terminal:
+        role = until(lambda: (site.roles() or [""])[0])
+        until(lambda: site.backends_of(role) == 1)
+
+        deleted = time.monotonic()
+        door.revoke()
+        status = terminal.wait_end(5)
+        told = time.monotonic() - deleted
+        site.nothing_left(2)
+        gone = time.monotonic() - deleted
+
+    assert status == 254
+    assert "doorward: grant_deleted:" in terminal.seen
+    assert told < 2
+    assert gone < 2
+    assert site.backends_of(role) == 0
+    ended = [record for record in door.audit("live") if record["outcome"] == "end"]
+    assert ended[0]["grant"] == "INC-1"
+
+
+def test_a_grant_deleted_straight_at_opa_ends_the_session_by_the_sweep(door: Door, site: Site) -> None:
+    door.grant()
+    with door.terminal("sleep 300") as terminal:
+        until(site.containers)
+        terminal.wait_for("doorward: grant")
+        deleted = time.monotonic()
+        site.opa.delete("grants/alice/INC-1", role="automation")
+        assert terminal.wait_end(5) == 254
+        assert time.monotonic() - deleted < 2
+    site.nothing_left(2)
+
+
+def test_only_the_session_that_stood_on_the_grant_ends(door: Door, site: Site) -> None:
+    door.grant("INC-1")
+    with door.terminal("echo first; sleep 300") as first:
+        first.wait_for("first")
+        door.grant("INC-2", ends_at=in_seconds(7000))
+        with door.terminal("echo second; sleep 300") as second:
+            second.wait_for("second")
+            door.revoke("INC-1")
+            assert first.wait_end(5) == 254
+            assert [session["grant"] for session in door.sessions()] == ["INC-2"]
+            assert second.process.poll() is None
+    site.nothing_left()
+
+
+def test_the_grants_own_end_is_warned_of_and_ends_the_session(open_door: OpenDoor, site: Site) -> None:
+    with open_door() as door:
+        door.grant(ends_at=in_seconds(4))
+        with door.terminal("sleep 300") as terminal:
+            terminal.wait_for("the grant ends in")
+            assert terminal.wait_end(8) == 254
+        assert "grant_ended" in terminal.seen
+        site.nothing_left()
+
+
+def test_the_longest_duration_and_idleness_end_sessions_after_a_warning(open_door: OpenDoor, site: Site) -> None:
+    session = site.target()["session"]
+    with open_door(target=site.target(session={**session, "max_seconds": 3, "warn_seconds": 1})) as door:
+        door.grant()
+        with door.terminal("sleep 300") as terminal:
+            terminal.wait_for("the session's longest duration in 1 s")
+            assert terminal.wait_end(6) == 254
+        assert "doorward: max_duration:" in terminal.seen
+    with open_door(target=site.target(session={**session, "idle_seconds": 2, "warn_seconds": 1})) as door:
+        door.grant()
+        with door.terminal() as terminal:
+            terminal.wait_for("$ ")
+            terminal.wait_for("idle session ends in 1 s")
+            assert terminal.wait_end(6) == 254
+        assert "doorward: idle:" in terminal.seen
+    site.nothing_left()
+
+
+def test_one_trace_tells_the_whole_story_and_the_audit_names_it(door: Door, site: Site) -> None:
+    door.grant()
+    inside = door.ssh("echo $TRACEPARENT").stdout.decode().strip()
+    site.nothing_left()
+
+    trace = inside.split("-")[1]
+    story = [record for record in door.audit() if record["trace_id"] == trace]
+    assert {record["event"] for record in story} >= {"accept", "authn", "config", "lease", "workspace", "relay", "gone"}
+    assert {record["session"] for record in story} == {story[0]["session"]}
+    spans = until(lambda: (found := site.jaeger.trace(trace)) and any(
+        span["operationName"] == "connection" for span in found) and found)  # fmt: skip
+    names = {span["operationName"] for span in spans}
+    assert names >= {"connection", "authn", "config", "lease", "workspace", "agent", "request", "relay", "gone"}
+    assert len([span for span in spans if not span["references"]]) == 1
+    assert f'"trace_id":"{trace}"' in site.opa.decision_log.read_text() or trace in site.opa.decision_log.read_text()
+
+
+def test_the_audit_log_verifies_and_every_decision_has_its_ids(door: Door) -> None:
+    door.grant()
+    assert door.ssh("true").returncode == 0
+    until(lambda: [record for record in door.audit("gone") if record["of"] == "connection"])
+
+    assert door.doorward("audit", "verify").returncode == 0
+    decisions = [record for record in door.audit() if "decision" in record]
+    assert {record["decision"] for record in decisions} >= {
+        "gateway/authn/decision", "gateway/config/decision", "gateway/authz/decision", "gateway/admission/decision",
+    }  # fmt: skip
+    assert all(record["decision_id"] and record["opa_decision_id"] and record["input"] for record in decisions)
