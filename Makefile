@@ -16,7 +16,8 @@ help:
 	@echo "make lock, wheel  pin dependencies anew; build the wheel with the agent inside"
 
 run:
-	@scripts/setup run
+	@scripts/setup $(if $(filter docker,$(BACKEND)),docker,run)
+	@$(if $(filter docker,$(BACKEND)),$(PYTHON) -m tests.stack.images)
 	@exec $(PYTHON) -m gateway run --backend $(BACKEND) --listen $(LISTEN)
 
 test:

@@ -8,7 +8,7 @@ import os
 import secrets
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from gateway.live import Live
 from gateway.policy import Policy
 from gateway.policy.opa import Opa
 from gateway.session import Sessions
-from gateway.settings import Settings
+from gateway.settings import EmbeddedIssuerSettings, Settings
 from gateway.ssh import agent as agents
 from gateway.telemetry import tracing
 
@@ -91,6 +91,12 @@ def open_backends(settings: Settings, instance: str) -> list[AbstractAsyncContex
         docker = settings.backends.docker
         agent = docker.agent or assets.agent_binary()
         found.append(DockerBackend.open(docker, instance, agent, assets.seccomp_profile()))
+    if settings.backends.sandbox is not None:
+        from gateway.backends.sandbox import SandboxBackend
+
+        sandbox = settings.backends.sandbox
+        agent = sandbox.agent or assets.agent_binary()
+        found.append(nullcontext(SandboxBackend(sandbox, instance, agent, settings.state)))
     return found
 
 
@@ -109,7 +115,18 @@ def open_issuers(settings: Settings) -> list[AbstractAsyncContextManager[Issuer]
         from gateway.credentials.vault import VaultIssuer
 
         found.append(VaultIssuer.open(settings.credentials.vault))
+    if settings.credentials.embedded is not None:
+        found.append(_embedded_issuer(settings.credentials.embedded))
     return found
+
+
+@asynccontextmanager
+async def _embedded_issuer(settings: EmbeddedIssuerSettings) -> AsyncIterator[Issuer]:
+    from gateway.credentials.embedded import EmbeddedIssuer
+
+    issuer = EmbeddedIssuer(settings)
+    async with background(issuer.keep_swept()):
+        yield issuer
 
 
 async def _reap(backends: dict[str, Backend], live: Live) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
@@ -93,7 +93,7 @@ async def together(*managers: AbstractAsyncContextManager[Any]) -> AsyncIterator
         task.result()
 
 
-async def _all_entered(entered: list[asyncio.Future[Any]], tasks: list[asyncio.Future[None]]) -> None:
+async def _all_entered(entered: Sequence[asyncio.Future[Any]], tasks: Sequence[asyncio.Future[None]]) -> None:
     while not all(ready.done() for ready in entered):
         waiting: list[asyncio.Future[Any]] = [ready for ready in entered if not ready.done()]
         await asyncio.wait([*waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)

@@ -102,8 +102,10 @@ class Front:
                 await engineer.wait_gone()
                 await engineer.journal.record(Step.GONE, "ok", of=Step.CONNECTION)
             except AuditUnavailable as error:
-                engineer.end(error)
                 log.error("connection_unrecorded", extra={"session": engineer.session})
+                engineer.end(error)
+                engineer.accepted.set()  # to be told why: whoever authenticates now is turned away
+                await engineer.wait_gone()
             finally:
                 engineer.connection.abort()
 

@@ -64,8 +64,7 @@ def tracing(settings: Settings) -> Iterator[trace.Tracer]:
         try:
             yield provider.get_tracer("doorward", __version__)
         finally:
-            provider.force_flush(EXPORT_TIMEOUT_SECONDS * 1000)
-            provider.shutdown()
+            provider.shutdown()  # sends what is pending
 
 
 @contextmanager

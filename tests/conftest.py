@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.world import ALICE, TARGET, Door, Site
+from tests.e2e.world import ALICE, TARGET, Door, Site, settings_of, standing_site
 from tests.stack import example
-from tests.stack.docker import docker
-from tests.stack.images import images
-from tests.stack.jaeger import jaeger
 from tests.stack.opa import Opa, opa
-from tests.stack.postgres import postgres
 from tests.stack.require import require
-from tests.stack.vault import vault
 
 OpenDoor = Callable[..., Any]
 
@@ -39,13 +34,9 @@ def opa_server(parts_dir: Path) -> Iterator[Opa]:
 @pytest.fixture(scope="session")
 def site(parts_dir: Path, opa_server: Opa) -> Iterator[Site]:
     """Every real part."""
-    require("docker", "postgres")
-    with ExitStack() as stack:
-        database = stack.enter_context(postgres(parts_dir / "pg"))
-        issuer = stack.enter_context(vault(parts_dir / "vault", database))
-        engine = stack.enter_context(docker(parts_dir / "docker"))
-        traces = stack.enter_context(jaeger(parts_dir / "jaeger"))
-        yield Site(opa_server, database, issuer, engine, images(engine), traces, parts_dir)
+    require("docker", "images", "postgres")
+    with standing_site(parts_dir, opa_server) as everything:
+        yield everything
 
 
 @pytest.fixture
@@ -77,33 +68,3 @@ def open_door(site: Site, tmp_path: Path) -> Iterator[OpenDoor]:
 def door(open_door: OpenDoor) -> Iterator[Door]:
     with open_door() as opened:
         yield opened
-
-
-def settings_of(site: Site, directory: Path, **changes: Any) -> dict[str, Any]:
-    """Settings of a gateway on the site's parts; `changes` are merged in."""
-    settings: dict[str, Any] = {
-        "state_dir": str(directory / "state"),
-        "instance": "test",
-        "ssh": {"listen": "127.0.0.1:0", "drain_seconds": 1},
-        "policy": {
-            "url": site.opa.url, "token": {"file": str(site.opa.token_files["gateway"])}, "lint_seconds": 1,
-        },
-        "door": {
-            "listen": "127.0.0.1:0",
-            "clients": {"ticketing": {"token": {"file": str(example.door_token(site.directory))}}},
-        },
-        "credentials": {"vault": {"url": site.vault.url, "token": {"file": str(site.vault.gateway_token_file)}}},
-        "backends": {"docker": {"url": site.docker.host}},
-        "telemetry": {"exporter": "otlp_http", "endpoint": site.jaeger.otlp_http},
-    }  # fmt: skip
-    return merged(settings, changes)
-
-
-def merged(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    return {
-        **tree,
-        **{
-            key: merged(tree[key], value) if isinstance(value, dict) and isinstance(tree.get(key), dict) else value
-            for key, value in changes.items()
-        },
-    }

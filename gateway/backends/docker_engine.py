@@ -86,8 +86,8 @@ async def removed(container: DockerContainer) -> bool:
     try:
         async with asyncio.timeout(END_SECONDS):
             await remove(container)
-    except FAULTS:
-        log.exception("docker_container_not_removed", extra={"container": container.id[:12]})
+    except FAULTS as error:
+        log.error("docker_container_not_removed", extra={"container": container.id[:12], "error": str(error)})
         return False
     return True
 

@@ -80,7 +80,7 @@ def _tmpfs(order: Order, image: Image) -> dict[str, str]:
     own = f"uid={spec.user.uid},gid={spec.user.gid},mode=0700"
     return {
         # A volume that the image declares would be a writable place on the host's disk without a limit.
-        **{path: f"{size},noexec,{own}" for path in image.volumes},
+        **dict.fromkeys(image.volumes, f"{size},noexec,{own}"),
         # runc before 1.2 lets the mode of a directory in the image win over the one asked for here.  So /tmp is the
         # user's, to be writable in any case; and /run/doorward is 0700 only where the image has it so, or not at all.
         "/tmp": f"{size},exec,{own.replace('0700', '1777')}",  # noqa: S108 - the workspace's own

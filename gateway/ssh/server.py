@@ -84,6 +84,9 @@ class Engineer(asyncssh.SSHServer):
     async def authenticate(self, login: str, key: SSHKey, proven: bool) -> bool:
         """Rego decides what a key is worth; an offered one can only be asked to prove itself."""
         await self.accepted.wait()
+        if self._ending is not None:
+            self._turn_away(self._ending)
+            return False
         subject = Subject(
             Connection(
                 id=self.session,
@@ -111,7 +114,8 @@ class Engineer(asyncssh.SSHServer):
     def _turn_away(self, error: DoorwardError) -> None:
         # Before authentication the banner is the only text that ssh shows a person (RFC 4252 section 5.4).
         self.connection.send_auth_banner(explained(error, self.session) + "\n")
-        self.connection.disconnect(asyncssh.DISC_SERVICE_NOT_AVAILABLE, error.reasons[0].code)
+        first = error.reasons[0]
+        self.connection.disconnect(asyncssh.DISC_SERVICE_NOT_AVAILABLE, f"{first.code}: {first.message}")
 
     def open_channel(
         self, kind: str, payload: bytes
@@ -248,7 +252,8 @@ class Engineer(asyncssh.SSHServer):
         for program in self._programs:
             program.refuse(error)
         close_all(lane.near for lane in self._lanes if lane.near is not None and lane.traffic.kind != "session")
-        self.hang_up_when_read()
+        if self._subject is not None:
+            self.hang_up_when_read()
 
     def pause(self) -> None:
         for lane in self._lanes:

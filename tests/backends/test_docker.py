@@ -177,10 +177,15 @@ async def test_the_engine_confirms_the_hardening(backend: DockerBackend, order: 
     config, host = shown["Config"], shown["HostConfig"]
     assert config["User"] == f"{USER.uid}:{USER.gid}"
     assert config["Labels"].items() >= {**order.holder.labels(), "doorward.instance": INSTANCE}.items()
-    assert host["ReadonlyRootfs"] and host["CapDrop"] == ["ALL"] and not host["Privileged"]
+    assert host["ReadonlyRootfs"]
+    assert host["CapDrop"] == ["ALL"]
+    assert not host["Privileged"]
     assert host["Memory"] == host["MemorySwap"] == LIMITS.memory_bytes
-    assert host["PidsLimit"] == LIMITS.pids and host["NanoCpus"] == 10**9
-    assert host["NetworkMode"] == "none" and host["IpcMode"] == "private" and host["LogConfig"]["Type"] == "none"
+    assert host["PidsLimit"] == LIMITS.pids
+    assert host["NanoCpus"] == 10**9
+    assert host["NetworkMode"] == "none"
+    assert host["IpcMode"] == "private"
+    assert host["LogConfig"]["Type"] == "none"
     assert [(mount["Type"], mount["RW"]) for mount in shown["Mounts"]] == [("volume", False)]
 
 

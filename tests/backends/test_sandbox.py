@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -22,7 +23,8 @@ from gateway.assets import agent_binary
 from gateway.backends import Backend, Order
 from gateway.backends.sandbox import SandboxBackend
 from gateway.backends.sandbox_limits import CONTROLLERS, Limiter, find_limiter
-from gateway.backends.sandbox_root import reachable
+from gateway.backends.sandbox_records import end_orphans, orphans
+from gateway.backends.sandbox_root import AGENT, reachable
 from gateway.embedded.postgres import wheel_tools
 from gateway.errors import WorkspaceUnavailable
 from gateway.model import Holder, SessionId, WorkspaceSpec
@@ -95,6 +97,7 @@ def nothing_left() -> Iterator[None]:
     before = children(os.getpid())
     yield
     assert children(os.getpid()) == before
+    assert end_orphans(AGENT) == 0
 
 
 @pytest.fixture
@@ -248,6 +251,37 @@ asyncio.run(main())
     later = SandboxBackend(SandboxSettings(), "test", agent_binary(), state, limiter)
     assert await later.reap([]) == [order.holder.session]
     assert not await runtime.alive(order.holder.session)
+
+
+async def test_an_inner_bubblewrap_that_nobody_lets_go_on_is_reaped(state: Path) -> None:
+    """Made as it happens: the outer one is killed in the instant after it has told of the inner one."""
+    backend = SandboxBackend(SandboxSettings(), "test", agent_binary(), state, Limiter({}, 1))
+    left = 0
+    for _ in range(200):
+        told, telling = os.pipe()
+        outer = subprocess.Popen(
+            ["bwrap", "--unshare-user", "--unshare-pid", "--info-fd", str(telling), "--ro-bind", "/", "/", "--", AGENT],
+            pass_fds=[telling], stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        os.close(telling)
+        os.read(told, 1)
+        outer.kill()
+        outer.wait()
+        os.close(told)
+        handles = orphans(AGENT)
+        left = len(handles)
+        for handle in handles:
+            os.close(handle)
+        if left:
+            break
+    else:
+        pytest.skip("bubblewrap was never caught in that instant")
+    await backend.reap([])
+    assert await eventually(has_no_orphans)
+
+
+async def has_no_orphans() -> bool:
+    return end_orphans(AGENT) == 0
 
 
 async def test_a_recycled_pid_is_left_alone(backend: SandboxBackend, order: Order, runtime: Machine) -> None:

@@ -58,7 +58,8 @@ def test_sigkill_of_the_gateway_leaves_nothing_beyond_the_tokens_ttl(open_door: 
 
 
 def test_a_gateway_that_was_killed_starts_again_and_its_audit_log_is_whole(open_door: OpenDoor, site: Site) -> None:
-    with open_door() as door:
+    [credential] = site.target()["credentials"]
+    with open_door(target=site.target(credentials=[{**credential, "ttl_seconds": 8}])) as door:
         door.grant()
         with door.terminal("echo up; sleep 300") as terminal:
             terminal.wait_for("up")
@@ -66,7 +67,7 @@ def test_a_gateway_that_was_killed_starts_again_and_its_audit_log_is_whole(open_
         door.start_again()
         assert door.ssh("echo back").stdout == b"back\n"
         assert door.doorward("audit", "verify").returncode == 0
-    site.nothing_left(65)
+    site.nothing_left(15)
 
 
 @pytest.mark.parametrize("moment", [0.05, 0.12, 0.2, 0.3, 0.45, 0.6])

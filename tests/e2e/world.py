@@ -20,12 +20,12 @@ from typing import Any
 import httpx
 
 from tests.stack import example
-from tests.stack.docker import Docker
-from tests.stack.images import Images
-from tests.stack.jaeger import Jaeger
+from tests.stack.docker import Docker, docker
+from tests.stack.images import Images, images
+from tests.stack.jaeger import Jaeger, jaeger
 from tests.stack.opa import Opa
-from tests.stack.postgres import Postgres
-from tests.stack.vault import Vault
+from tests.stack.postgres import Postgres, postgres
+from tests.stack.vault import Vault, vault
 
 ALICE = "alice"
 TARGET = example.TARGET
@@ -74,6 +74,48 @@ class Site:
 
     def nothing_left(self, seconds: float = 5) -> None:
         until(lambda: not self.containers() and not self.roles(), seconds)
+
+
+@contextmanager
+def standing_site(directory: Path, opa_server: Opa) -> Iterator[Site]:
+    """Everything but OPA started, and ended with the context."""
+    with (
+        postgres(directory / "pg") as database,
+        vault(directory / "vault", database) as issuer,
+        docker(directory / "docker") as engine,
+        jaeger(directory / "jaeger") as traces,
+    ):
+        yield Site(opa_server, database, issuer, engine, images(engine), traces, directory)
+
+
+def settings_of(site: Site, directory: Path, **changes: Any) -> dict[str, Any]:
+    """Settings of a gateway on the site's parts; `changes` are merged in."""
+    settings: dict[str, Any] = {
+        "state_dir": str(directory / "state"),
+        "instance": "test",
+        "ssh": {"listen": "127.0.0.1:0", "drain_seconds": 1},
+        "policy": {
+            "url": site.opa.url, "token": {"file": str(site.opa.token_files["gateway"])}, "lint_seconds": 1,
+        },
+        "door": {
+            "listen": "127.0.0.1:0",
+            "clients": {"ticketing": {"token": {"file": str(example.door_token(site.directory))}}},
+        },
+        "credentials": {"vault": {"url": site.vault.url, "token": {"file": str(site.vault.gateway_token_file)}}},
+        "backends": {"docker": {"url": site.docker.host}},
+        "telemetry": {"exporter": "otlp_http", "endpoint": site.jaeger.otlp_http},
+    }  # fmt: skip
+    return merged(settings, changes)
+
+
+def merged(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **tree,
+        **{
+            key: merged(tree[key], value) if isinstance(value, dict) and isinstance(tree.get(key), dict) else value
+            for key, value in changes.items()
+        },
+    }
 
 
 @dataclass

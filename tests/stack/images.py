@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gateway.embedded.tools import cache
 from tests.stack import StackError
-from tests.stack.docker import Docker
+from tests.stack.docker import Docker, existing_docker
 
 RECIPE = Path(__file__).parents[2] / "backends" / "docker"
 SUITE = "bookworm"
@@ -98,7 +98,7 @@ def tiny_root(*, has_shell: bool) -> Path:
     with tarfile.open(fileobj=content, mode="w") as tar:
         for folder in FOLDERS:
             entry = tarfile.TarInfo(folder)
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o700 if folder == "run/doorward" else 0o755
             if folder in ("home/debug", "run/doorward"):
                 entry.uid = entry.gid = 65532
             tar.addfile(entry)
@@ -123,3 +123,10 @@ def _busybox() -> Path:
         if path.exists():
             return path
     raise StackError("the image with /bin/sh alone needs the package busybox-static")
+
+
+if __name__ == "__main__":  # `make run BACKEND=docker`: the debug image, on the engine that answers
+    engine = existing_docker()
+    if engine is None:
+        sys.exit("error: no Docker engine answers; start one, or use BACKEND=sandbox")
+    debug_image(engine)

@@ -18,7 +18,6 @@ permit := {
 	"credentials": object.get(data.targets[_target], "credentials", []),
 	"session": data.targets[_target].session,
 	"recording": object.get(data.targets[_target], "recording", {}),
-	"notice": $"{_target} until {_wanted[_chosen].ends_at}, on grant {_chosen}.",
 } if {
 	_is_complete
 	people.is_active(_person)

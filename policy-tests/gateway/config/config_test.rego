@@ -55,7 +55,6 @@ test_permit_is_made_of_grant_and_target if {
 		"credentials": orders.credentials,
 		"session": orders.session,
 		"recording": orders.recording,
-		"notice": "orders-db until 2030-01-31T14:00:00Z, on grant INC-1.",
 	}
 }
 

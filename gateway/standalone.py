@@ -1,0 +1,210 @@
+"""`doorward run`: the whole door on one machine, with stand-ins where parts are missing, and an example to try.
+
+OPA and PostgreSQL are real, started here and ended with us.  The embedded issuer stands in for Vault, the sandbox for
+Docker or Kubernetes, a file for the trace collector.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import httpx
+
+from gateway import assets
+from gateway.app import Gateway, gateway
+from gateway.embedded.opa import EmbeddedOpa, opa, write_secret
+from gateway.embedded.postgres import EmbeddedPostgres, postgres, wheel_tools
+from gateway.embedded.tools import OPA, find_or_build
+from gateway.errors import SettingsError
+from gateway.policy.contract import rfc3339
+from gateway.settings import Settings
+
+PERSON = "alice"
+TARGET = "orders-db"
+GRANT = "DEMO-1"
+GRANT_HOURS = 8
+DEBUG_IMAGE = "doorward-debug"
+STATE = Path("~/.local/state/doorward/run")
+
+
+async def run(backend: str, listen: str, state: str | None) -> None:
+    """Serve until SIGTERM or SIGINT.  Raises DoorwardError when a part cannot be had."""
+    async with standing(backend, listen, Path(state) if state else STATE) as (running, folder):
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        print(_welcome(running, folder, backend), flush=True)
+        print(f"doorward: ready on {running.ssh[0]}:{running.ssh[1]}", flush=True)
+        await stop.wait()
+
+
+@asynccontextmanager
+async def standing(backend: str, listen: str, state: Path) -> AsyncIterator[tuple[Gateway, Path]]:
+    """A gateway with embedded parts, an example person, target and grant; all of it ends with the context."""
+    started = time.monotonic()
+    folder = state.expanduser().absolute()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    binary = await asyncio.to_thread(find_or_build, OPA)
+    await asyncio.to_thread(assets.agent_binary)
+    async with opa(binary, assets.folder("policies"), folder) as engine, postgres(folder) as database:
+        image = "host" if backend == "sandbox" else await debug_image()
+        await _example(engine, database, backend, image, folder)
+        settings = _settings(engine, database, backend, listen, folder)
+        async with gateway(settings) as running:
+            await _grant(running, folder)
+            _know_the_host(running, settings, folder)
+            print(f"doorward: everything is up after {time.monotonic() - started:.1f} s", file=sys.stderr)
+            yield running, folder
+
+
+def _settings(
+    engine: EmbeddedOpa, database: EmbeddedPostgres, backend: str, listen: str, folder: Path
+) -> Settings:
+    tree: dict[str, Any] = {
+        "state_dir": str(folder),
+        "instance": "laptop",
+        "ssh": {"listen": listen, "drain_seconds": 1},
+        "policy": {"url": engine.url, "token": {"file": str(engine.token_files["gateway"])}},
+        "door": {
+            "listen": "127.0.0.1:0",
+            "clients": {"ticketing": {"token": {"file": str(folder / "ticketing.token")}}},
+        },
+        "credentials": {
+            "embedded": {"dsn": {"file": str(database.issuer_file)}, "roles": str(assets.folder("secrets/vault/database"))}
+        },
+        "backends": {backend: {"tools": [str(tool) for tool in wheel_tools()]} if backend == "sandbox" else {}},
+        "telemetry": {"exporter": "file"},
+    }
+    return Settings(**tree)
+
+
+async def _example(engine: EmbeddedOpa, database: EmbeddedPostgres, backend: str, image: str, folder: Path) -> None:
+    """The example person and target, as a security engineer would load them; their key and token, made once."""
+    key = folder / PERSON
+    if not key.exists():
+        made = asyncssh.generate_private_key("ssh-ed25519", comment=f"{PERSON} (doorward example)")
+        write_secret(key, made.export_private_key().decode())
+        key.with_suffix(".pub").write_bytes(made.export_public_key())
+    if not (folder / "ticketing.token").exists():
+        write_secret(folder / "ticketing.token", secrets.token_urlsafe(32))
+    headers = {"authorization": f"Bearer {engine.token_of('admin').get_secret_value()}"}
+    async with httpx.AsyncClient(base_url=engine.url, headers=headers) as client:
+        documents = {
+            f"people/{PERSON}": {"keys": [key.with_suffix(".pub").read_text().strip()], "groups": ["oncall"]},
+            f"targets/{TARGET}": _target(database, backend, image),
+        }
+        for path, value in documents.items():
+            (await client.put(f"/v1/data/{path}", json=value)).raise_for_status()
+
+
+def _target(database: EmbeddedPostgres, backend: str, image: str) -> dict[str, Any]:
+    address = {"host": database.host, "port": database.port}
+    return {
+        "description": "A read-only look at the orders database",
+        "backend": backend,
+        "image": image,
+        "limits": {"memory_bytes": 512 * 2**20, "cpus": 1.0, "pids": 256, "tmpfs_bytes": 64 * 2**20},
+        "network": {"egress": [{"host": TARGET, "port": 5432, "address": address}]},
+        "env": {"LANG": "C.UTF-8"},
+        "credentials": [
+            {
+                "name": "orders",
+                "issuer": "embedded",
+                "role": "orders-readonly",
+                "ttl_seconds": 60,
+                "deliver": {"kind": "postgres", "host": TARGET, "port": 5432, "dbname": database.database},
+            }
+        ],
+        "session": {
+            "idle_seconds": 1800, "max_seconds": 28800, "warn_seconds": 120, "max_channels": 32,
+            "policy_grace_seconds": 30,
+        },
+        "max_grant_seconds": GRANT_HOURS * 3600,
+        "ask": "#orders-oncall",
+        "approvers": "the orders team lead",
+        "allow": {
+            "shell": True, "exec": True, "sftp": True, "forwards": [{"host": TARGET, "port": 5432}],
+            "env": ["LANG", "LC_*"],
+        },
+    }  # fmt: skip
+
+
+async def _grant(running: Gateway, folder: Path) -> None:
+    """Write the example's grant at the grants door, as ticketing automation would."""
+    assert running.door is not None
+    now = datetime.now(UTC)
+    grant = {
+        "target": TARGET,
+        "starts_at": rfc3339(now),
+        "ends_at": rfc3339(now + timedelta(hours=GRANT_HOURS)),
+        "reason": "trying Doorward",
+        "approved_by": "the orders team lead",
+    }
+    headers = {"authorization": f"Bearer {(folder / 'ticketing.token').read_text()}"}
+    async with httpx.AsyncClient(headers=headers) as client:
+        url = f"http://{running.door[0]}:{running.door[1]}/v1/data/grants/{PERSON}/{GRANT}"
+        answer = await client.put(url, json=grant)
+    if answer.is_error:
+        raise SettingsError(f"the example grant was refused: {answer.text}")
+    (folder / "door.url").write_text(f"http://{running.door[0]}:{running.door[1]}")
+
+
+def _know_the_host(running: Gateway, settings: Settings, folder: Path) -> None:
+    host, port = running.ssh
+    public = (settings.state / "ssh_host_ed25519_key.pub").read_text()
+    (folder / "known_hosts").write_text(f"[{host}]:{port} {public}")
+
+
+async def debug_image() -> str:
+    """The id of the debug image on the Docker engine that answers.  Raises SettingsError that says how to get one."""
+    import aiodocker
+
+    async with aiodocker.Docker() as engine:
+        try:
+            found = await engine.images.list(filter=DEBUG_IMAGE)
+        except (aiodocker.DockerError, OSError) as error:
+            raise SettingsError("no Docker engine answers", remedy="Start one, or use BACKEND=sandbox.") from error
+    if not found:
+        raise SettingsError(
+            f"the image {DEBUG_IMAGE} is not on this engine",
+            remedy=f"Build it: docker build -t {DEBUG_IMAGE} backends/docker",
+        )
+    return str(found[0]["Id"])
+
+
+def _welcome(running: Gateway, folder: Path, backend: str) -> str:
+    host, port = running.ssh
+    ssh = f"ssh -i {folder}/{PERSON} -p {port} -o UserKnownHostsFile={folder}/known_hosts {PERSON}@{host}"
+    stands_in = {
+        "sandbox": "the bubblewrap sandbox stands in for Docker or Kubernetes (its root is this machine's own /usr)",
+        "docker": "workspaces run on your Docker engine",
+    }[backend]
+    assert running.door is not None
+    return f"""
+Doorward runs here with embedded parts:
+  OPA and PostgreSQL are real, started by this command and ended with it
+  the embedded issuer stands in for Vault: the same short-lived database roles, made directly
+  {stands_in}
+  traces go to {folder}/traces.jsonl, the audit log is {folder}/audit.jsonl
+Host key: {running.fingerprints[0]}
+
+In another terminal, as {PERSON} on call (grant {GRANT}, {GRANT_HOURS} hours):
+
+  {ssh}
+
+then, inside:  psql -c 'select * from orders'
+Take the grant away, as the ticketing system would, and watch the session end:
+
+  curl -X DELETE -H "Authorization: Bearer $(cat {folder}/ticketing.token)" \\
+    http://{running.door[0]}:{running.door[1]}/v1/data/grants/{PERSON}/{GRANT}
+"""
