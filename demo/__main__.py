@@ -15,9 +15,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("--stack", choices=("embedded", "real"), default="embedded")
     chosen = parser.parse_args().stack
-    with tempfile.TemporaryDirectory(prefix="dw-demo-") as directory:
-        with (real if chosen == "real" else embedded)(Path(directory)) as place:
-            steps = tell(place)
+    told = real if chosen == "real" else embedded
+    with tempfile.TemporaryDirectory(prefix="dw-demo-") as directory, told(Path(directory)) as place:
+        steps = tell(place)
     failed = [step for step in steps if not step.holds]
     print(f"\n{len(steps) - len(failed)} of {len(steps)} steps hold")
     return 1 if failed else 0

@@ -60,7 +60,9 @@ def tell(place: Place) -> list[Step]:
     narrator.step("writing to the root file system fails", lambda: _fails(place, "touch /etc/x", "Read-only"))
     narrator.step("bytes, exit status and stderr pass unharmed", lambda: _faithful(place))
     narrator.step("at exit nothing is left", lambda: _nothing_left(place, 2))
-    narrator.step("the grant is deleted: the session and its database connection end within 2 s", lambda: _killed(place))
+    narrator.step(
+        "the grant is deleted: the session and its database connection end within 2 s", lambda: _killed(place)
+    )
     narrator.step("SIGKILL of the client leaves nothing", lambda: _client_killed(place))
     narrator.step("the audit log is whole, and finds a changed record", lambda: _audited(place))
     return narrator.steps

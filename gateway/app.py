@@ -30,7 +30,7 @@ from gateway.policy import Policy
 from gateway.policy.opa import Opa
 from gateway.session import Sessions
 from gateway.settings import EmbeddedIssuerSettings, Settings
-from gateway.ssh import agent as agents
+from gateway.ssh.agent import connected
 from gateway.telemetry import tracing
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ async def gateway(settings: Settings, *, more_backends: Sequence[Backend] = ()) 
         door = await stack.enter_async_context(GrantsDoor(settings.door, policy, opa, live, journal).open())
         status: dict[str, Any] = {"instance": settings.instance, "door": list(door) if door else None}
         await stack.enter_async_context(Admin(live, journal(), status).open(settings.admin_socket))
-        front = Front(settings.ssh, policy, Sessions(policy, backends, issuers, agents, live), live, audit, tracer)
+        front = Front(settings.ssh, policy, Sessions(policy, backends, issuers, connected, live), live, audit, tracer)
         keys = host_keys(settings)
         # The last to open and the first to close: sessions drain while all they need still works.
         await stack.enter_async_context(front.open(keys))

@@ -51,9 +51,7 @@ class Clocks:
                 self._warn(f"doorward: nothing has happened for a while; this idle session ends in {_words(warn)}")
                 warned = True
             await asyncio.sleep(min(limit - idle, 0.25))
-        raise SessionEnded(
-            [Reason(code="idle", message=f"nothing happened for {_words(limit)}", remedy=CONNECT_AGAIN)]
-        )
+        raise SessionEnded([Reason(code="idle", message=f"nothing happened for {_words(limit)}", remedy=CONNECT_AGAIN)])
 
     def _warning(self, seconds: float) -> float:
         # A warning longer than the clock itself would come at once, when nobody reads it.

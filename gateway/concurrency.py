@@ -50,6 +50,13 @@ async def wait_all(tasks: Iterable[asyncio.Future[Any]]) -> None:
         raise asyncio.CancelledError
 
 
+async def to_the_end(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run it to its end even when cancelled meanwhile, then let the cancellation go on.  It must bound itself."""
+    task = asyncio.ensure_future(coroutine)
+    await wait_all([task])
+    return task.result()
+
+
 @asynccontextmanager
 async def background(coroutine: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
     """Run `coroutine` while the body runs; cancel it and wait for its end on exit.  If it fails, exit raises that."""

@@ -27,9 +27,7 @@ from gateway.telemetry import Step
 
 log = logging.getLogger(__name__)
 
-SHUTDOWN = Reason(
-    code="gateway_shutdown", message="the gateway is shutting down", remedy="Connect again in a minute."
-)
+SHUTDOWN = Reason(code="gateway_shutdown", message="the gateway is shutting down", remedy="Connect again in a minute.")
 CLEAN_UP_SECONDS = 15
 
 
@@ -37,7 +35,13 @@ class Front:
     """The SSH port."""
 
     def __init__(
-        self, settings: SshSettings, policy: Policy, sessions: Sessions, live: Live, audit: AuditLog, tracer: trace.Tracer
+        self,
+        settings: SshSettings,
+        policy: Policy,
+        sessions: Sessions,
+        live: Live,
+        audit: AuditLog,
+        tracer: trace.Tracer,
     ) -> None:
         self._settings = settings
         self._policy = policy
@@ -50,7 +54,7 @@ class Front:
 
     @asynccontextmanager
     async def open(self, host_keys: list[asyncssh.SSHKey]) -> AsyncIterator[None]:
-        """Listen while the body runs; on exit accept no more, let sessions end, end them, and wait until all is gone."""
+        """Listen while the body runs; on exit accept no more, drain, and wait until all is gone."""
         host, _, port = self._settings.listen.rpartition(":")
         try:
             server = await raw.listen(
@@ -116,7 +120,8 @@ class Front:
             if session not in live:
                 task.cancel()
         if live and self._settings.drain_seconds:
-            self._live.say(f"doorward: the gateway is shutting down; this session ends in {self._settings.drain_seconds:g} s")
+            seconds = f"{self._settings.drain_seconds:g} s"
+            self._live.say(f"doorward: the gateway is shutting down; this session ends in {seconds}")
             await asyncio.wait(self._connections, timeout=self._settings.drain_seconds)
         self._live.end_all(SHUTDOWN)
         if self._connections:

@@ -83,7 +83,9 @@ class Live:
         self._lock = asyncio.Lock()
 
     @asynccontextmanager
-    async def entered(self, holder: Holder, permit: Permit, client: Watched, journal: Journal) -> AsyncIterator[LiveEntry]:
+    async def entered(
+        self, holder: Holder, permit: Permit, client: Watched, journal: Journal
+    ) -> AsyncIterator[LiveEntry]:
         """Live while the body runs.  A session is live before anything is started for it, so no judge misses it."""
         entry = LiveEntry(holder, permit, client, journal)
         self._entries[holder.session] = entry
@@ -131,7 +133,7 @@ class Live:
             await self.reevaluate()
 
     async def reevaluate(self, person: str | None = None) -> int:
-        """Judge the live sessions (of `person`) now; return how many were judged.  Never raises on a policy that fails."""
+        """Judge the live sessions (of `person`) now; how many there were.  A policy that fails is not an error here."""
         async with self._lock:
             entries = [entry for entry in self._entries.values() if person in (None, entry.holder.person)]
             if entries:
@@ -147,9 +149,7 @@ class Live:
             for entry in entries:
                 _unjudged(entry, asked, error)
             return
-        news = [
-            entry for entry in entries if _apply(entry, judged.sessions[entry.holder.session])
-        ]
+        news = [entry for entry in entries if _apply(entry, judged.sessions[entry.holder.session])]
         # An end does not wait for its record; an unchanged "keep" of every second is not news (docs/adr/0004).
         await asyncio.gather(*(_record(entry, judged.record(facts[entry.holder.session])) for entry in news))
 

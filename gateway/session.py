@@ -37,15 +37,11 @@ class Agent(Protocol):
         self, *, env: Mapping[str, str], home: str, shell: str, user: str, files: Sequence[DeliveredFile] = ()
     ) -> None: ...
 
-    async def wait_gone(self) -> None: ...
+    async def open_egress(self, permit: Permit, journal: Journal) -> None: ...
 
 
-class Agents(Protocol):
-    """How an agent is reached."""
-
-    def connected(self, workspace: Workspace) -> AbstractAsyncContextManager[Agent]: ...
-
-    async def open_egress(self, agent: Agent, permit: Permit, journal: Journal) -> None: ...
+Connect = Callable[[Workspace], AbstractAsyncContextManager[Agent]]
+"""How the agent of a workspace is reached."""
 
 
 class Client(Protocol):
@@ -110,13 +106,13 @@ class Sessions:
         policy: Policy,
         backends: Mapping[str, Backend],
         issuers: Mapping[str, Issuer],
-        agents: Agents,
+        connect: Connect,
         live: Live,
     ) -> None:
         self._policy = policy
         self._backends = backends
         self._issuers = issuers
-        self._agents = agents
+        self._connect = connect
         self._live = live
 
     async def handle(self, session: SessionId, client: Client, journal: Journal) -> None:
@@ -145,7 +141,7 @@ class Sessions:
                 journal.held(Step.LEASE, self._leases(permit, holder), issuers=_issuers_of(permit)),
                 journal.held(Step.WORKSPACE, self._workspace(permit, holder), backend=permit.workspace.backend),
             ) as (leases, workspace),
-            journal.held(Step.AGENT, self._agents.connected(workspace)) as agent,
+            journal.held(Step.AGENT, self._connect(workspace)) as agent,
         ):
             await self._furnish(agent, leases, permit, client, journal)
             ready()
@@ -172,7 +168,7 @@ class Sessions:
             user=spec.user.name,
             files=files,
         )
-        await self._agents.open_egress(agent, permit, journal)
+        await agent.open_egress(permit, journal)
 
     async def _until_it_ends(
         self, client: Client, permit: Permit, entry: LiveEntry, leases: Sequence[Leases], workspace: Workspace
@@ -206,9 +202,7 @@ class Sessions:
                 f"the permit names the issuer {name!r}, which this gateway does not have",
                 remedy=f"Tell the platform team: [credentials.{name}] is missing in the gateway's settings.",
             )
-        async with together(
-            *(self._issuers[name].lease(specs, holder) for name, specs in by_issuer.items())
-        ) as leases:
+        async with together(*(self._issuers[name].lease(specs, holder) for name, specs in by_issuer.items())) as leases:
             yield _Held(leases)
 
 
@@ -254,9 +248,7 @@ def _notice(permit: Permit) -> str:
     until = permit.expires_at.astimezone(UTC)
     left = max(timedelta(0), until - datetime.now(UTC))
     recorded = ("recorded: " + ", ".join(permit.recording.what)) if permit.recording.what else "not recorded"
-    parts = [
-        f"grant {permit.grant}", permit.target, f"until {until:%Y-%m-%d %H:%M} UTC ({_span(left)})", recorded
-    ]
+    parts = [f"grant {permit.grant}", permit.target, f"until {until:%Y-%m-%d %H:%M} UTC ({_span(left)})", recorded]
     return "doorward: " + " · ".join(parts) + (f" · {permit.notice}" if permit.notice else "")
 
 

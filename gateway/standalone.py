@@ -67,9 +67,7 @@ async def standing(backend: str, listen: str, state: Path) -> AsyncIterator[tupl
             yield running, folder
 
 
-def _settings(
-    engine: EmbeddedOpa, database: EmbeddedPostgres, backend: str, listen: str, folder: Path
-) -> Settings:
+def _settings(engine: EmbeddedOpa, database: EmbeddedPostgres, backend: str, listen: str, folder: Path) -> Settings:
     tree: dict[str, Any] = {
         "state_dir": str(folder),
         "instance": "laptop",
@@ -80,7 +78,10 @@ def _settings(
             "clients": {"ticketing": {"token": {"file": str(folder / "ticketing.token")}}},
         },
         "credentials": {
-            "embedded": {"dsn": {"file": str(database.issuer_file)}, "roles": str(assets.folder("secrets/vault/database"))}
+            "embedded": {
+                "dsn": {"file": str(database.issuer_file)},
+                "roles": str(assets.folder("secrets/vault/database")),
+            }
         },
         "backends": {backend: {"tools": [str(tool) for tool in wheel_tools()]} if backend == "sandbox" else {}},
         "telemetry": {"exporter": "file"},
@@ -207,4 +208,4 @@ Take the grant away, as the ticketing system would, and watch the session end:
 
   curl -X DELETE -H "Authorization: Bearer $(cat {folder}/ticketing.token)" \\
     http://{running.door[0]}:{running.door[1]}/v1/data/grants/{PERSON}/{GRANT}
-"""
+"""  # noqa: S608  the SQL in it is for the reader

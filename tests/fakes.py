@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from gateway.backends import Order, ProtocolFactory, Workspace
-from gateway.concurrency import wait_all
+from gateway.concurrency import to_the_end
 from gateway.errors import WorkspaceUnavailable
 from gateway.model import SessionId, WorkspaceSpec
 
@@ -37,10 +37,10 @@ class ProcessBackend:
         started = ProcessWorkspace()
         self._running[order.holder.session] = started
         try:
-            await _whole(started.start(self._agent, order))
+            await to_the_end(started.start(self._agent, order))
             yield started
         finally:
-            await _whole(started.end())
+            await to_the_end(started.end())
             self._running.pop(order.holder.session, None)
 
     async def reap(self, live: Collection[SessionId]) -> list[SessionId]:
@@ -114,9 +114,3 @@ class ProcessWorkspace:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
             await self._process.wait()
-
-
-async def _whole(coroutine) -> None:  # type: ignore[no-untyped-def]
-    task = asyncio.ensure_future(coroutine)
-    await wait_all([task])
-    task.result()

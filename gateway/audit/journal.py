@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from typing import Any, TypeVar
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.trace import Span, Status, StatusCode
 
 from gateway.audit.log import AuditLog
@@ -51,7 +52,7 @@ class Journal:
     @contextmanager
     def rooted(self, name: Step) -> Iterator[None]:
         """The span that all steps inside are children of: the whole connection, or one request at the grants door."""
-        with self._tracer.start_as_current_span(name, context=trace.Context(), attributes=self._attributes()) as span:
+        with self._tracer.start_as_current_span(name, context=Context(), attributes=self._attributes()) as span:
             self._root = span
             yield
 
@@ -100,9 +101,7 @@ class Journal:
                 await self.record(name, step.facts.pop("outcome", outcome), **step.facts)
 
     @asynccontextmanager
-    async def held(
-        self, name: Step, manager: AbstractAsyncContextManager[T], **facts: Any
-    ) -> AsyncIterator[T]:
+    async def held(self, name: Step, manager: AbstractAsyncContextManager[T], **facts: Any) -> AsyncIterator[T]:
         """`manager`, with its entering recorded as step `name` and its leaving as `gone`.
 
         What is held is let go even when that cannot be recorded.

@@ -149,7 +149,9 @@ def _recover(path: Path, file: int) -> Head:
         last = json.loads(whole.splitlines()[-1])
         return Head(int(last["seq"]), str(last["hash"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise AuditUnavailable(f"the audit log {path} does not end in a record: verify it, then move it away") from error
+        raise AuditUnavailable(
+            f"the audit log {path} does not end in a record: verify it, then move it away"
+        ) from error
 
 
 def _write_head(path: Path, head: Head) -> None:

@@ -48,9 +48,7 @@ class Workspace(Protocol):
     id: str
     """The runtime's own id of it (container id, pod name, pid), for records."""
 
-    async def create_connection(
-        self, factory: ProtocolFactory
-    ) -> tuple[asyncio.Transport, asyncio.Protocol]:
+    async def create_connection(self, factory: ProtocolFactory) -> tuple[asyncio.Transport, asyncio.Protocol]:
         """Hand over the agent's stdin and stdout as one asyncio transport bound to `factory()`.
 
         Called once.  The transport is flow-controlled both ways, binary-safe, and `write_eof`, `close` or `abort` on

@@ -18,8 +18,9 @@ from aiodocker.exceptions import DockerError
 from gateway.backends import Order, ProtocolFactory, Workspace
 from gateway.backends.docker_agent import AgentVolume
 from gateway.backends.docker_attach import Attachment, attach
-from gateway.backends.docker_engine import ASK_SECONDS, FAULTS, connect, image, removed, translated, url, whole
+from gateway.backends.docker_engine import ASK_SECONDS, FAULTS, connect, image, removed, translated, url
 from gateway.backends.docker_spec import INSTANCE_LABEL, SESSION_LABEL, Site, container
+from gateway.concurrency import to_the_end
 from gateway.errors import SettingsError, WorkspaceUnavailable
 from gateway.model import SessionId, WorkspaceSpec
 from gateway.settings import DockerSettings
@@ -99,21 +100,21 @@ class _Container:
         try:
             await self._start()
         except BaseException:
-            await whole(self._end())
+            await to_the_end(self._end())
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await whole(self._end())
+        await to_the_end(self._end())
 
     async def _start(self) -> None:
         found = await image(self._docker, self._order.spec.image)
         volume = await self._agent.ready(found.id)
         config = container(self._order, found, volume, self._site)
         with translated("refused to start the workspace"):
-            created = await whole(self._create(config))
+            created = await to_the_end(self._create(config))
             async with asyncio.timeout(START_SECONDS):
                 # Attached before it runs, so that not one byte and not its end can be missed.
                 self._attachment = await attach(self._docker, created.id)

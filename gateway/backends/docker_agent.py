@@ -13,7 +13,8 @@ import aiodocker
 from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 
-from gateway.backends.docker_engine import ASK_SECONDS, removed, translated, wait_removed, whole
+from gateway.backends.docker_engine import ASK_SECONDS, removed, translated, wait_removed
+from gateway.concurrency import to_the_end
 from gateway.errors import WorkspaceUnavailable
 
 FILL_SECONDS = 10.0
@@ -35,7 +36,7 @@ class AgentVolume:
         async with self._filling:
             if self._verified is None or await self._made(self._verified[0]) != self._verified[1]:
                 with translated("could not take in the agent"):
-                    name = await whole(self._fill(image_id))
+                    name = await to_the_end(self._fill(image_id))
                     self._verified = name, await self._made(name)
             return self._verified[0]
 

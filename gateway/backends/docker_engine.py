@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import aiodocker
 import aiohttp
@@ -16,7 +16,6 @@ from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 from yarl import URL
 
-from gateway.concurrency import wait_all
 from gateway.errors import SettingsError, WorkspaceUnavailable
 
 T = TypeVar("T")
@@ -61,13 +60,6 @@ def translated(what: str) -> Iterator[None]:
             "the container engine does not answer",
             remedy="Nothing is wrong with your grant. Tell the platform team; try again when the engine answers.",
         ) from error
-
-
-async def whole(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run it to its end even when cancelled meanwhile, then let the cancellation go on."""
-    task = asyncio.ensure_future(coroutine)
-    await wait_all([task])
-    return task.result()
 
 
 async def remove(container: DockerContainer) -> None:

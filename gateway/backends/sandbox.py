@@ -16,12 +16,12 @@ import platform
 import shutil
 import signal
 import socket
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
 from gateway.backends import Order, ProtocolFactory, Workspace
@@ -30,7 +30,7 @@ from gateway.backends.sandbox_process import Confined, SandboxFailure
 from gateway.backends.sandbox_records import Records, end_orphans
 from gateway.backends.sandbox_root import AGENT, HOST, Descriptors, filesystem, require_reachable, search_path
 from gateway.backends.sandbox_seccomp import program
-from gateway.concurrency import wait_all
+from gateway.concurrency import to_the_end
 from gateway.errors import WorkspaceUnavailable
 from gateway.model import Holder, Limits, SessionId, WorkspaceSpec, WorkspaceUser
 from gateway.settings import SandboxSettings
@@ -192,13 +192,13 @@ class _Sandbox:
             inside.close()
             descriptors.close()
         # Not cut short: killed before its inner half is known, bubblewrap would leave that behind, waiting for ever.
-        await _whole(confined.wait_held())
+        await to_the_end(confined.wait_held())
         self.id = str(confined.pid)
         backend.records.add(self._session, confined.pid)
         # In a thread, since a write to cgroup.procs may wait for the kernel; bubblewrap builds the root meanwhile.
         limits = (confined.pid, self._order.spec.limits, backend.cgroup(self._session), backend.account(user))
         try:
-            await _whole(asyncio.to_thread(backend.limiter.apply, *limits))
+            await to_the_end(asyncio.to_thread(backend.limiter.apply, *limits))
         except LimitsRefused as error:
             raise (await confined.explain()) or error from error
         await confined.release()
@@ -214,7 +214,7 @@ class _Sandbox:
             self._stream.close()
         self._is_closed = True
         if confined is not None:
-            await _whole(self._clear(confined))
+            await to_the_end(self._clear(confined))
 
     async def _clear(self, confined: Confined) -> None:
         try:
@@ -248,13 +248,6 @@ class _Sandbox:
         if self._backend.limiter.ran_out(self._backend.cgroup(self._session)):
             return "the workspace ran out of memory and was ended"
         return "the workspace was killed from outside"
-
-
-async def _whole(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run it to its end, which it bounds itself, even when cancelled meanwhile."""
-    task = asyncio.ensure_future(coroutine)
-    await wait_all([task])
-    return task.result()
 
 
 def _remedy(said: str) -> str:

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import asyncssh
@@ -63,7 +64,7 @@ async def _findings(settings: Settings) -> list[Finding]:
             found.append(_finding("OPA", error))
         else:
             found.append(await _tried("OPA", lambda: _opa(opa, settings)))
-            found += [await _tried(f"policy {decision.value}", lambda d=decision: _decides(opa, d, settings))
+            found += [await _tried(f"policy {decision.value}", partial(_decides, opa, decision, settings))
                       for decision in Decision]  # fmt: skip
             targets = await _targets(opa, found)
         found += await _parts(stack, settings, targets)
@@ -127,17 +128,20 @@ async def _parts(stack: AsyncExitStack, settings: Settings, targets: dict[str, A
 
     found: list[Finding] = []
     backends: dict[str, Backend] = {}
-    for kind, opened in (("backend", open_backends(settings, f"{settings.instance}-check")), ("issuer", open_issuers(settings))):
+    for kind, opened in (
+        ("backend", open_backends(settings, f"{settings.instance}-check")),
+        ("issuer", open_issuers(settings)),
+    ):
         for manager in opened:
             try:
                 part: Backend | Issuer = await stack.enter_async_context(manager)
             except DoorwardError as error:
                 found.append(_finding(kind, error))
                 continue
-            found.append(await _tried(f"{kind} {part.name}", lambda p=part: _usable(p)))
+            found.append(await _tried(f"{kind} {part.name}", partial(_usable, part)))
             if kind == "backend":
                 backends[part.name] = part  # type: ignore[assignment]  # what open_backends opens is a Backend
-    found += [await _tried(f"target {name}", lambda t=target: _target(t, backends)) for name, target in targets.items()]
+    found += [await _tried(f"target {name}", partial(_target, target, backends)) for name, target in targets.items()]
     return found
 
 
@@ -157,5 +161,3 @@ async def _target(target: dict[str, Any], backends: dict[str, Backend]) -> str:
         raise DoorwardError(f"is not a workspace: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from error
     await backends[name].check(spec)
     return f"{name} has {spec.image}"
-
-

@@ -40,7 +40,10 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     for action in (adding, removing):
         action.add_argument("--door", metavar="URL", help="default: the door of the settings, on this machine")
         action.add_argument(
-            "--token-file", type=Path, metavar="FILE", help="default: $DOORWARD_TOKEN_FILE, else the only client's token"
+            "--token-file",
+            type=Path,
+            metavar="FILE",
+            help="default: $DOORWARD_TOKEN_FILE, else the only client's token",
         )
 
 
@@ -98,5 +101,3 @@ def _token(parsed: argparse.Namespace, settings: Settings) -> str:
     if len(settings.door.clients) != 1:
         raise SettingsError("which automation's token is meant?", remedy="Name its file with --token-file.")
     return next(iter(settings.door.clients.values())).token.read().get_secret_value()
-
-

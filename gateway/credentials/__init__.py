@@ -12,7 +12,8 @@ from gateway.model import CredentialSpec, DeliveredFile, Holder, Lease
 class Leases(Protocol):
     """What one issuer leased to one session; valid until its context is left."""
 
-    items: Sequence[Lease]
+    @property
+    def items(self) -> Sequence[Lease]: ...
 
     async def wait_lost(self) -> str:
         """Return when the leases can no longer be kept (renewal failed until the end, or revoked from outside),

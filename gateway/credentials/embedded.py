@@ -18,15 +18,15 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, Never, TypeVar
+from typing import Never, TypeVar
 
 import asyncpg
 from pydantic import SecretStr
 
-from gateway.concurrency import background, wait_all
+from gateway.concurrency import background, to_the_end
 from gateway.errors import CredentialsUnavailable
 from gateway.model import CredentialSpec, Holder, Lease
 from gateway.settings import EmbeddedIssuerSettings
@@ -70,16 +70,16 @@ class EmbeddedIssuer:
                 await leases.issue(spec, holder, deadline)
         except _FAULTS as error:
             # What did not answer will hardly answer now: a short try, then VALID UNTIL and the sweeper.
-            await _whole(leases.revoke(UNDO_SECONDS))
+            await to_the_end(leases.revoke(UNDO_SECONDS))
             raise CredentialsUnavailable("the database that issues credentials did not answer") from error
         except BaseException:
-            await _whole(leases.revoke())
+            await to_the_end(leases.revoke())
             raise
         try:
             async with background(leases.keep()):
                 yield leases
         finally:
-            await _whole(leases.revoke())
+            await to_the_end(leases.revoke())
 
     async def check(self) -> None:
         """Connects, and looks whether it may do what issuing takes."""
@@ -164,7 +164,7 @@ class _Leases:
         expires_at = datetime.now(UTC) + timedelta(seconds=spec.ttl_seconds)
         statements = _filled(create, username, scram_verifier(password), expires_at)
         # Not cut short by a cancellation: a CREATE ROLE half-way could take effect after it had been revoked.
-        await _whole(self._create(spec, username, statements, deadline))
+        await to_the_end(self._create(spec, username, statements, deadline))
         self.items.append(Lease(spec, f"{self._issuer.name}/{username}", username, SecretStr(password), expires_at))
 
     async def _create(self, spec: CredentialSpec, username: str, statements: str, deadline: float) -> None:
@@ -232,13 +232,6 @@ async def _renew(connection: asyncpg.Connection, lease: Lease) -> datetime:
     until = datetime.now(UTC) + timedelta(seconds=lease.spec.ttl_seconds)
     await connection.execute(f"""ALTER ROLE "{lease.username}" VALID UNTIL '{until.isoformat()}'""")
     return until
-
-
-async def _whole(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run it to its end, which it bounds itself, even when cancelled meanwhile."""
-    task = asyncio.ensure_future(coroutine)
-    await wait_all([task])
-    return task.result()
 
 
 def _role_name(holder: Holder) -> str:

@@ -22,7 +22,7 @@ from hvac.api.secrets_engines.database import Database
 from hvac.api.system_backend.lease import Lease as Leasing
 from pydantic import SecretStr
 
-from gateway.concurrency import wait_all
+from gateway.concurrency import to_the_end, wait_all
 from gateway.credentials.vault_client import (
     CLEANUP_SECONDS,
     Extended,
@@ -99,7 +99,7 @@ class VaultSession:
     async def _leave_nothing(self, seconds: float) -> None:
         self._abandon()
         clean = asyncio.wait([asyncio.wrap_future(self._clean)], timeout=max(seconds, 0))
-        await wait_all([asyncio.ensure_future(clean)])
+        await to_the_end(clean)
 
     async def keep(self) -> None:
         """Renew everything every third of its life, until cancelled or lost."""
@@ -120,7 +120,7 @@ class VaultSession:
 
     async def release(self) -> None:
         """Revoke everything; return when the revocation SQL has run, or after a bounded time with errors logged."""
-        await wait_all([asyncio.ensure_future(self._revoke_all())])
+        await to_the_end(self._revoke_all())
 
     async def _revoke_all(self) -> None:
         try:

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.concurrency import wait_all
+from gateway.concurrency import to_the_end
 from gateway.errors import DoorwardError
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ async def child(command: Command, ready: Callable[[], Awaitable[bool]], *, secon
         await started.wait_ready(ready, seconds)
         yield started
     finally:
-        await wait_all([asyncio.ensure_future(started.stop())])
+        await to_the_end(started.stop())
 
 
 async def run_once(command: Command, *, seconds: float) -> None:
@@ -145,7 +145,7 @@ async def run_once(command: Command, *, seconds: float) -> None:
     except TimeoutError as error:
         raise ChildUnavailable(f"{command.name} did not end within {seconds:g} s") from error
     finally:
-        await wait_all([asyncio.ensure_future(started.stop())])
+        await to_the_end(started.stop())
     if status != 0:
         raise ChildUnavailable(f"{command.name} failed with status {status}: {tail(command.log_file)}")
 

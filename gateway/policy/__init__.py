@@ -101,9 +101,7 @@ class Policy:
             raise Denied(answer.reasons or (UNEXPLAINED,), decision_id=decision_id)
         return answer.permit
 
-    async def authorize(
-        self, journal: Journal, subject: Subject, permit: Permit, request: Mapping[str, Any]
-    ) -> None:
+    async def authorize(self, journal: Journal, subject: Subject, permit: Permit, request: Mapping[str, Any]) -> None:
         """Return if this one request is allowed; else raise Denied with Rego's reasons."""
         summary = {"grant": permit.grant, "target": permit.target, "expires_at": rfc3339(permit.expires_at)}
         question = {**subject.facts(), "permit": summary, "request": request}

@@ -96,7 +96,6 @@ class Opa:
             raise PolicyUnavailable("the policy engine answered nonsense", code="policy_malformed")
         return body
 
-
     async def _send(self, method: str, url: str, **kwargs: Any) -> tuple[int, str]:
         try:
             async with self._client._request(method, url, **kwargs) as response:

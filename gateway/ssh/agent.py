@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncssh
+from asyncssh.packet import String
 
 from gateway.audit.journal import Journal
 from gateway.backends import Workspace, hosts
@@ -63,7 +64,7 @@ class Agent:
                 {"path": file.path, "mode": file.mode, "data": base64.b64encode(file.data).decode()} for file in files
             ],
         }
-        payload = raw.String(json.dumps(order))
+        payload = String(json.dumps(order))
         try:
             async with asyncio.timeout(SETUP_SECONDS):
                 granted, answer = await self.connection.ask("setup@doorward", payload)
@@ -72,6 +73,22 @@ class Agent:
         if not granted:
             log.error("agent_setup_refused", extra={"answer": answer[:500].decode("utf-8", "backslashreplace")})
             raise WorkspaceUnavailable("the workspace could not be set up")
+
+    async def open_egress(self, permit: Permit, journal: Journal) -> None:
+        """Let the workspace reach what the permit names, and nothing else.  Raises WorkspaceUnavailable.
+
+        The agent listens inside, on the loopback address that /etc/hosts gives the name; each connection comes to the
+        gateway as a channel, is recorded, and is dialled from here.  Listeners end with the agent's connection.
+        """
+        addresses = hosts(permit.workspace)
+        for egress in permit.workspace.network.egress:
+            dial = _dialler(self.connection, egress, journal)
+            try:
+                await self.connection.create_server(dial, addresses[egress.host], egress.port)
+            except (asyncssh.Error, OSError) as error:
+                raise WorkspaceUnavailable(
+                    f"the workspace could not be given its way to {egress.host}:{egress.port}"
+                ) from error
 
     async def wait_gone(self) -> None:
         """Return when the connection to the agent has ended."""
@@ -94,24 +111,9 @@ async def connected(workspace: Workspace) -> AsyncIterator[Agent]:
         connection.abort()
 
 
-async def open_egress(agent: Agent, permit: Permit, journal: Journal) -> None:
-    """Let the workspace reach what the permit names, and nothing else.
-
-    The agent listens inside, on the loopback address that /etc/hosts gives the name; each connection comes to the
-    gateway as a channel, is recorded, and is dialled from here.  Listeners end with the agent's connection.
-    """
-    addresses = hosts(permit.workspace)
-    for egress in permit.workspace.network.egress:
-        listener = await agent.connection.create_server(
-            _dialler(agent, egress, journal), addresses[egress.host], egress.port
-        )
-        if listener is None:
-            raise WorkspaceUnavailable(f"the workspace could not be given its way to {egress.host}:{egress.port}")
-
-
-def _dialler(agent: Agent, egress: Egress, journal: Journal) -> Any:
+def _dialler(connection: raw.AgentConnection, egress: Egress, journal: Journal) -> Any:
     async def dial(_host: str, _port: int) -> Any:
         async with journal.step(Step.EGRESS, host=egress.host, port=egress.port):
-            return await agent.connection.forward_connection(egress.dial.host, egress.dial.port)
+            return await connection.forward_connection(egress.dial.host, egress.dial.port)
 
     return dial

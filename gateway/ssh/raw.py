@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import asyncssh
 from asyncssh.channel import SSHChannel
@@ -26,6 +26,7 @@ from asyncssh.constants import MSG_CHANNEL_FAILURE, MSG_CHANNEL_SUCCESS, MSG_REQ
 from asyncssh.misc import map_handler_name
 from asyncssh.packet import SSHPacket, String
 from asyncssh.public_key import KeyImportError, SSHKey, decode_ssh_public_key
+from asyncssh.session import SSHSession
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class RawChannel(SSHChannel[bytes]):
         """Whether requests can still be sent on it."""
         return self._send_state in {"open", "eof_pending", "eof"}
 
-    async def open(self, kind: str, payload: bytes, session: asyncssh.SSHSession[bytes]) -> None:
+    async def open(self, kind: str, payload: bytes, session: SSHSession[bytes]) -> None:
         """Open this channel towards the other side with exactly `payload`.  Raises asyncssh.ChannelOpenError."""
         packet = await self._open(kind.encode("ascii"), payload)
         packet.check_end()
@@ -109,9 +110,7 @@ class Gate(Protocol):
 
     async def authenticate(self, login: str, key: SSHKey, proven: bool) -> bool: ...
 
-    def open_channel(
-        self, kind: str, payload: bytes
-    ) -> tuple[RawChannel, Awaitable[asyncssh.SSHSession[bytes]]]: ...
+    def open_channel(self, kind: str, payload: bytes) -> tuple[RawChannel, Awaitable[SSHSession[bytes]]]: ...
 
     async def global_request(self, name: str, payload: bytes) -> bool: ...
 
@@ -129,7 +128,7 @@ class GateConnection(SSHServerConnection):
     def gate(self) -> Gate:
         if self._owner is None:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "connection closed")
-        return self._owner
+        return cast(Gate, self._owner)  # `listen` is given owners that are one
 
     @property
     def client_software(self) -> str:
@@ -155,9 +154,7 @@ class GateConnection(SSHServerConnection):
             return
         super().send_userauth_failure(partial_success)
 
-    def _process_channel_open_of(
-        self, kind: str, packet: SSHPacket
-    ) -> tuple[RawChannel, Awaitable[asyncssh.SSHSession[bytes]]]:
+    def _process_channel_open_of(self, kind: str, packet: SSHPacket) -> tuple[RawChannel, Awaitable[SSHSession[bytes]]]:
         if not self._auth_complete:
             raise asyncssh.ProtocolError("channel open before authentication")
         return self.gate.open_channel(kind, packet.get_remaining_payload())
@@ -176,6 +173,24 @@ def _is_sha1(signature: bytes) -> bool:
     return SSHPacket(signature).get_string() in {b"ssh-rsa", b"ssh-dss"}
 
 
+class AgentConnection(SSHClientConnection):
+    """The workspace's side.  The agent is not trusted: it is answered nothing that it was not asked for."""
+
+    def __init__(self, options: SSHClientConnectionOptions) -> None:
+        super().__init__(asyncio.get_running_loop(), options, wait="auth")
+
+    async def ask(self, name: str, payload: bytes) -> tuple[bool, bytes]:
+        """A global request and the payload of its answer."""
+        kind, packet = await self._make_global_request(name.encode("ascii"), payload)
+        return kind == MSG_REQUEST_SUCCESS, packet.get_remaining_payload()
+
+    def _process_hostkeys_00_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
+        self._report_global_response(False)
+
+    def refuse_open(self, _packet: SSHPacket) -> Any:
+        raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "not asked for")
+
+
 # asyncssh finds handlers by name, so each kind that we judge gets a method of that name.
 JUDGED_CHANNELS = ("session", "direct-tcpip", "direct-streamlocal@openssh.com", "tun@openssh.com")
 JUDGED_GLOBAL_REQUESTS = (
@@ -184,6 +199,7 @@ JUDGED_GLOBAL_REQUESTS = (
     "streamlocal-forward@openssh.com",
     "cancel-streamlocal-forward@openssh.com",
 )
+REFUSED_FROM_AGENT = ("x11", "auth-agent@openssh.com", "forwarded-streamlocal@openssh.com")
 
 
 def _install() -> None:
@@ -199,31 +215,11 @@ def _install() -> None:
             self._process_global_request_of(name, packet)
 
         setattr(GateConnection, f"_process_{map_handler_name(name)}_global_request", asked)
+    for kind in REFUSED_FROM_AGENT:
+        setattr(AgentConnection, f"_process_{map_handler_name(kind)}_open", AgentConnection.refuse_open)
 
 
 _install()
-
-
-class AgentConnection(SSHClientConnection):
-    """The workspace's side.  The agent is not trusted: it is answered nothing that it was not asked for."""
-
-    def __init__(self, options: SSHClientConnectionOptions) -> None:
-        super().__init__(asyncio.get_running_loop(), options, wait="auth")
-
-    async def ask(self, name: str, payload: bytes) -> tuple[bool, bytes]:
-        """A global request and the payload of its answer."""
-        kind, packet = await self._make_global_request(name.encode("ascii"), payload)
-        return kind == MSG_REQUEST_SUCCESS, packet.get_remaining_payload()
-
-    def _process_hostkeys_00_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
-        self._report_global_response(False)
-
-    def _refuse_open(self, _packet: SSHPacket) -> Any:
-        raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "not asked for")
-
-    _process_x11_open = _refuse_open
-    _process_auth_agent_at_openssh_dot_com_open = _refuse_open
-    _process_forwarded_streamlocal_at_openssh_dot_com_open = _refuse_open
 
 
 async def listen(

@@ -38,7 +38,11 @@ class Traffic:
         if self.exit_signal:
             ended["exit_signal"] = self.exit_signal
         return {
-            "kind": self.kind, "command": self.command, "bytes_in": self.bytes_in, "bytes_out": self.bytes_out, **ended
+            "kind": self.kind,
+            "command": self.command,
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+            **ended,
         }
 
 
@@ -104,7 +108,8 @@ class Lane:
 
     def join(self) -> None:
         """Both sides are confirmed: let the bytes flow."""
-        assert self.near is not None and self.far is not None
+        assert self.near is not None
+        assert self.far is not None
         self.near_end.peer, self.far_end.peer = self.far, self.near
         if self.near.gone:
             self.far.close()

@@ -60,7 +60,9 @@ def _exec(packet: SSHPacket) -> Facts:
         raise Malformed("exec: a command cannot hold NUL")
     shown = _text(command)
     # What is not UTF-8 cannot be shown to policy as text without loss, so it is shown whole as well.
-    exact = {} if shown.encode("utf-8", "replace") == command else {"command_base64": base64.b64encode(command).decode()}
+    exact = (
+        {} if shown.encode("utf-8", "replace") == command else {"command_base64": base64.b64encode(command).decode()}
+    )
     return {"command": shown, **exact}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import asyncssh
 from asyncssh.public_key import SSHKey
+from asyncssh.session import SSHSession
 
 from gateway.audit.journal import Journal
 from gateway.errors import REFUSED, Denied, DoorwardError
@@ -37,9 +38,7 @@ HANG_UP_SECONDS = 2.0
 class Engineer(asyncssh.SSHServer):
     """One connection of one engineer."""
 
-    def __init__(
-        self, policy: Policy, journal: Journal, session: SessionId, begin: Callable[[Engineer], None]
-    ) -> None:
+    def __init__(self, policy: Policy, journal: Journal, session: SessionId, begin: Callable[[Engineer], None]) -> None:
         self._begin = begin
         self.session = session
         self.journal = journal
@@ -117,9 +116,7 @@ class Engineer(asyncssh.SSHServer):
         first = error.reasons[0]
         self.connection.disconnect(asyncssh.DISC_SERVICE_NOT_AVAILABLE, f"{first.code}: {first.message}")
 
-    def open_channel(
-        self, kind: str, payload: bytes
-    ) -> tuple[RawChannel, Awaitable[asyncssh.SSHSession[bytes]]]:
+    def open_channel(self, kind: str, payload: bytes) -> tuple[RawChannel, Awaitable[SSHSession[bytes]]]:
         """Judge a channel before it is confirmed.  Raises asyncssh.ChannelOpenError for what cannot be judged."""
         try:
             request = facts(kind, payload)
@@ -135,7 +132,7 @@ class Engineer(asyncssh.SSHServer):
         lane.near = RawChannel(self.connection, lambda *_: False)
         return lane.near, self._open_forward(lane, request, payload)
 
-    async def _open_session(self, program: Program, request: Mapping[str, Any]) -> asyncssh.SSHSession[bytes]:
+    async def _open_session(self, program: Program, request: Mapping[str, Any]) -> SSHSession[bytes]:
         """A session channel opens also for the refused: it is where they can be told why."""
         try:
             self._limit_channels(await self.permit_granted())

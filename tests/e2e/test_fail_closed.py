@@ -17,7 +17,7 @@ from tests.e2e.world import ALICE, TARGET, Door, Site, until
 from tests.stack import example
 from tests.stack.docker import docker
 from tests.stack.images import images
-from tests.stack.opa import Opa, opa
+from tests.stack.opa import POLICIES, Opa, opa
 from tests.stack.vault import Vault, vault
 
 EXPLAINED_SECONDS = 3.0
@@ -38,7 +38,7 @@ def refused(door: Door, code: str, status: int = 254) -> None:
 
 @contextmanager
 def own_opa(site: Site, directory: Path, policies: Path | None = None) -> Iterator[Opa]:
-    with opa(directory / "opa", **({"policies": policies} if policies else {})) as server:
+    with opa(directory / "opa", policies=policies or POLICIES) as server:
         example.load(server, {TARGET: site.target()}, {ALICE: example.ssh_key(site.directory)})
         yield server
 
@@ -104,10 +104,9 @@ NONSENSE = {
 def test_opa_answering_nonsense_refuses(open_door: OpenDoor, site: Site, tmp_path: Path, case: str) -> None:
     code, rego = NONSENSE[case]
     policies = tmp_path / "policies"
-    ours = Path(__file__).parents[2] / "policies"
-    for file in ours.rglob("*.rego"):
+    for file in POLICIES.rglob("*.rego"):
         if file.parent.name != "config":
-            target = policies / file.relative_to(ours)
+            target = policies / file.relative_to(POLICIES)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(file.read_text())
     (policies / "config.rego").write_text(rego)

@@ -39,7 +39,9 @@ def test_a_command_that_is_not_there_is_127_with_the_shells_message(granted: Doo
 
 async def test_a_death_by_signal_is_exit_signal_and_signals_reach_the_program(granted: Door) -> None:
     async with connected(granted) as connection:
-        process = await connection.create_process("trap 'echo got it; exit 5' USR1; echo up; while :; do sleep 0.01; done")
+        process = await connection.create_process(
+            "trap 'echo got it; exit 5' USR1; echo up; while :; do sleep 0.01; done"
+        )
         assert await process.stdout.readline() == "up\n"
         process.send_signal("USR1")
         assert await process.stdout.readline() == "got it\n"
@@ -159,7 +161,7 @@ def test_a_forward_that_is_permitted_works_and_another_is_prohibited_while_the_s
     with granted.terminal("echo up; sleep 60", options=("-tt", "-o", "LogLevel=INFO", *forwards)) as terminal:
         terminal.wait_for("up")
         started = subprocess.run(
-            ["psql", "-qAt", "-h", "127.0.0.1", "-p", str(good), "-U", "nobody", "-d", "orders", "-w", "-c", "select 1"],
+            ["psql", "-qAt", "-h", "127.0.0.1", "-p", str(good), "-U", "nobody", "-w", "-c", "select 1", "orders"],
             capture_output=True, text=True, timeout=10, check=False,
         )  # fmt: skip
         assert "no password supplied" in started.stderr or "authentication failed" in started.stderr
@@ -268,7 +270,12 @@ def master(door: Door, directory: Path) -> Iterator[list[str]]:
 
 def connected(door: Door) -> AbstractAsyncContextManager[asyncssh.SSHClientConnection]:
     return asyncssh.connect(
-        "127.0.0.1", door.port, username=ALICE, client_keys=[str(door.site.directory / ALICE)], known_hosts=None, config=[]
+        "127.0.0.1",
+        door.port,
+        username=ALICE,
+        client_keys=[str(door.site.directory / ALICE)],
+        known_hosts=None,
+        config=[],
     )
 
 

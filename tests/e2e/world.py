@@ -178,7 +178,12 @@ class Door:
         ]  # fmt: skip
 
     def ssh(
-        self, *words: str, options: Sequence[str] = (), stdin: bytes | None = None, login: str = ALICE, seconds: float = 30
+        self,
+        *words: str,
+        options: Sequence[str] = (),
+        stdin: bytes | None = None,
+        login: str = ALICE,
+        seconds: float = 30,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run `ssh` to its end."""
         command = self.ssh_command(*words, options=options, login=login)

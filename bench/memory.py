@@ -1,0 +1,57 @@
+"""What the gateway's process weighs with one idle session, and with many."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench.samples import Samples
+from bench.stand import Stand
+from bench.table import Row
+from tests.stack import StackError
+
+
+def memory(stand: Stand, many: int) -> tuple[list[Row], dict[str, Samples]]:
+    """Idle sessions, each with a workspace, a lease and one program."""
+    with ExitStack() as stack:
+        stack.enter_context(_idle_session(stand))
+        one = _resident(stand.door.process.pid)
+        for _ in range(many - 1):
+            stack.enter_context(_idle_session(stand))
+        all_ = _resident(stand.door.process.pid)
+    stand.settle()
+    each = (all_ - one) / max(1, many - 1)
+    return [
+        Row("gateway's memory (RSS), 1 idle session", f"{one / 2**20:.1f} MiB"),
+        Row(f"gateway's memory (RSS), {many} idle sessions", f"{all_ / 2**20:.1f} MiB"),
+        Row("  per session", f"{each / 2**20:.2f} MiB"),
+    ], {"one": Samples([one]), "many": Samples([all_]), "per session": Samples([each])}
+
+
+class _idle_session:
+    """`ssh host cat`, running while the context lasts."""
+
+    def __init__(self, stand: Stand) -> None:
+        self._client = subprocess.Popen(
+            stand.doorward.ssh("echo ready; exec cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def __enter__(self) -> None:
+        assert self._client.stdout is not None
+        if self._client.stdout.readline() != b"ready\n":
+            raise StackError("an idle session could not be opened")
+
+    def __exit__(self, *_: object) -> None:
+        assert self._client.stdin is not None
+        assert self._client.stdout is not None
+        self._client.stdin.close()
+        self._client.wait(30)
+        self._client.stdout.close()
+
+
+def _resident(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return float(line.split()[1]) * 1024
+    raise StackError(f"process {pid} has no memory")

@@ -1,0 +1,91 @@
+"""One stream as fast as it goes, each way.  Clocked from the remote program's first word, so start-up is left out."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import time
+
+from bench.peers import Peer
+from bench.samples import Samples
+from bench.stand import Stand
+from bench.table import Row
+from tests.stack import StackError
+
+GO = b"go\n"
+CHUNK = 2**20
+MEGA = 1e6
+DOWN, UP = "from the workspace", "to the workspace"
+
+
+def throughput(stand: Stand, rounds: int, megabytes: int) -> tuple[list[Row], dict[str, Samples]]:
+    """Both directions through everyone, in turn; values are MB/s."""
+    size = megabytes * 10**6
+    samples = {f"{peer.name}, {way}": Samples() for way in (DOWN, UP) for peer in stand.all_cold}
+    for _ in range(rounds):
+        for way, measure in ((DOWN, _down), (UP, _up)):
+            for peer in stand.all_cold:
+                samples[f"{peer.name}, {way}"].add(size / measure(peer, size) / MEGA)
+                stand.settle()
+    return [row for way in (DOWN, UP) for row in _rows(stand, way, samples)], samples
+
+
+def _rows(stand: Stand, way: str, samples: dict[str, Samples]) -> list[Row]:
+    ours = samples[f"doorward, {way}"].median
+    rows = []
+    for peer in stand.all_cold:
+        theirs = samples[f"{peer.name}, {way}"]
+        beside = "" if peer == stand.doorward else f", Doorward is {ours / theirs.median:.2f} x"
+        rows.append(Row(f"one stream {way}: {peer.title}", f"{theirs.median:.0f} MB/s{beside}"))
+    return rows
+
+
+def _down(peer: Peer, size: int) -> float:
+    with _started(peer, f"echo go; exec head -c {size} /dev/zero", subprocess.DEVNULL) as client:
+        source = _out(client)
+        began = time.perf_counter()
+        received = 0
+        while data := os.read(source, CHUNK):
+            received += len(data)
+        seconds = time.perf_counter() - began
+    if received != size:
+        raise StackError(f"{peer.name}: {received} bytes came of {size}")
+    return seconds
+
+
+def _up(peer: Peer, size: int) -> float:
+    with _started(peer, "echo go; exec wc -c", subprocess.PIPE) as client:
+        source = _out(client)
+        assert client.stdin is not None
+        sink = client.stdin.fileno()
+        fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, CHUNK)
+        zeros = memoryview(bytes(CHUNK))
+        began = time.perf_counter()
+        left = size
+        while left:
+            left -= os.write(sink, zeros[: min(left, CHUNK)])
+        client.stdin.close()
+        counted = os.read(source, 100)
+        seconds = time.perf_counter() - began
+    if int(counted) != size:
+        raise StackError(f"{peer.name}: {counted!r} bytes arrived of {size}")
+    return seconds
+
+
+def _started(peer: Peer, command: str, stdin: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(peer.ssh(command), stdin=stdin, stdout=subprocess.PIPE, bufsize=0)
+
+
+def _out(client: subprocess.Popen[bytes]) -> int:
+    """The client's output, once the remote program has said its first word."""
+    assert client.stdout is not None
+    source = client.stdout.fileno()
+    fcntl.fcntl(source, fcntl.F_SETPIPE_SZ, CHUNK)
+    said = b""
+    while len(said) < len(GO):
+        data = os.read(source, len(GO) - len(said))
+        if not data:
+            raise StackError(f"{client.args!r}: ended before it began")
+        said += data
+    return source
