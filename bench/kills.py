@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import httpx
 
+from bench.clients import wait_end
 from bench.samples import Samples
 from bench.stand import Stand
 from bench.table import Row
@@ -52,7 +53,7 @@ def _killed(stand: Stand, delete: Callable[[], None]) -> float:
             raise StackError(f"no session: {client.stderr.read().decode()}")
         began = time.perf_counter()
         delete()
-        status = client.wait(30)
+        status = wait_end(client)
         seconds = time.perf_counter() - began
         said = client.stderr.read().decode()
         if status != ENDED:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from bench.clients import wait_end
 from bench.peers import Peer, master
 from bench.samples import Samples
 from bench.stand import Stand
@@ -75,7 +76,7 @@ def _timed(command: Sequence[str], stdin: str) -> float:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     ) as client:
-        status = client.wait(60)
+        status = wait_end(client)
         seconds = time.perf_counter() - began
         assert client.stderr is not None
         if status != 0:

@@ -6,6 +6,7 @@ import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
+from bench.clients import wait_end
 from bench.samples import Samples
 from bench.stand import Stand
 from bench.table import Row
@@ -46,7 +47,7 @@ class _idle_session:
         assert self._client.stdin is not None
         assert self._client.stdout is not None
         self._client.stdin.close()
-        self._client.wait(30)
+        wait_end(self._client)
         self._client.stdout.close()
 
 

@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.clients import wait_end
 from tests.e2e.world import ALICE, until
 from tests.stack import StackError, example
 from tests.stack.docker import Docker
@@ -23,6 +24,9 @@ from tests.stack.process import Processes, Running, free_port, wait_until
 
 CIPHER = "aes128-gcm@openssh.com"
 """The same for everyone, and the fastest there is: OpenSSH's default would slow asyncssh down more than OpenSSH."""
+
+EXCHANGE = "curve25519-sha256"
+"""The same for everyone: sshd would agree on one with sntrup761, which asyncssh does not have, and pay for it."""
 
 RUN = 'docker run --rm -i --network none --log-driver none {image} sh -c "$SSH_ORIGINAL_COMMAND"'
 EXEC = 'docker exec -i {container} sh -c "$SSH_ORIGINAL_COMMAND"'
@@ -41,7 +45,7 @@ class Peer:
 
     def ssh(self, *words: str, options: Sequence[str] = ()) -> list[str]:
         return [
-            "ssh", "-F", "none", "-i", str(self.directory / ALICE), "-p", str(self.port), "-c", CIPHER, *options,
+            "ssh", "-F", "none", "-i", str(self.directory / ALICE), "-p", str(self.port), "-c", CIPHER, "-o", f"KexAlgorithms={EXCHANGE}", *options,
             "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-o", "StrictHostKeyChecking=no",
             "-o", f"UserKnownHostsFile={self.directory}/known_hosts", "-o", "LogLevel=ERROR", "-o", "BatchMode=yes",
             f"{self.login}@127.0.0.1", *words,
@@ -141,7 +145,7 @@ def master(peer: Peer, socket: Path) -> Iterator[list[str]]:
         yield ["-S", str(socket), "-o", "ControlMaster=no", "-o", "ProxyCommand=false"]
     finally:
         opened.stdin.close()
-        opened.wait(30)
+        wait_end(opened)
         opened.stdout.close()
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 GENESIS = "0" * 64
+HEAD_SUFFIX = ".head"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def _digest(body: Mapping[str, Any]) -> str:
 
 
 def head_file(log: Path) -> Path:
-    return log.with_name(log.name + ".head")
+    return log.with_name(log.name + HEAD_SUFFIX)
 
 
 def verify(log: Path) -> Iterator[str]:

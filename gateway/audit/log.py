@@ -11,28 +11,31 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gateway.audit.chain import GENESIS, Head, head_file, seal
+from gateway.audit.chain import GENESIS, HEAD_SUFFIX, Head, head_file, seal
 from gateway.concurrency import background
 from gateway.errors import AuditUnavailable
 
 log = logging.getLogger(__name__)
 
 TAIL_BYTES = 4 * 2**20
+HEAD_BYTES = 127
 
 
 class AuditLog:
     """One open log.  `record` is the only way in."""
 
-    def __init__(self, path: Path, file: int, head: Head) -> None:
+    def __init__(self, path: Path, file: int, head_file: int) -> None:
         self._path = path
         self._file = file
-        self._head = head
+        self._head_file = head_file
+        self._head: Head | None = _recover(path, file)
+        """The last record; None when a write has failed half-way, and the file has to be asked."""
         self._waiting: list[tuple[Mapping[str, Any], asyncio.Future[None]]] = []
         self._pending: set[asyncio.Future[None]] = set()
         self._wake = asyncio.Event()
@@ -47,14 +50,11 @@ class AuditLog:
         Raises AuditUnavailable when it cannot be written, is in use by another gateway, or its tail is not ours.  A
         last line that a crash cut short is moved to `<name>.torn`, so that nothing is lost.
         """
-        file = _open(path)
-        try:
-            audit = cls(path, file, _recover(path, file))
+        with _opened(path) as file, _opened(head_file(path)) as heads:
+            audit = cls(path, file, heads)
             async with background(audit._write_batches()):
                 yield audit
                 await audit._drained()
-        finally:
-            os.close(file)
 
     async def record(self, event: str, fields: Mapping[str, Any]) -> None:
         """Append one record; return when it is on the disk.  Raises AuditUnavailable."""
@@ -71,36 +71,34 @@ class AuditLog:
             self._wake.clear()
             batch, self._waiting = self._waiting, []
             try:
-                lines, head = self._sealed(batch)
-                await asyncio.shield(asyncio.to_thread(self._append, lines, head))
-            except (OSError, ValueError) as error:
+                self._head = await asyncio.shield(asyncio.to_thread(self._append, [record for record, _ in batch]))
+            except (OSError, ValueError, AuditUnavailable) as error:
+                self._head = None
                 log.error("audit_unwritable", extra={"file": str(self._path), "error": str(error)})
                 self.failed.set()
                 _settle(batch, error)
             else:
-                self._head = head
                 self.failed.clear()
                 _settle(batch, None)
 
-    def _sealed(self, batch: list[tuple[Mapping[str, Any], asyncio.Future[None]]]) -> tuple[bytes, Head]:
-        lines, head = bytearray(), self._head
-        for record, _ in batch:
+    def _append(self, records: Sequence[Mapping[str, Any]]) -> Head:
+        """Seal and write all of `records`, or none."""
+        head = self._head or _recover(self._path, self._file)
+        lines = bytearray()
+        for record in records:
             line, head = seal(record, head)
             lines += line
-        return bytes(lines), head
-
-    def _append(self, lines: bytes, head: Head) -> None:
         start = os.fstat(self._file).st_size
         try:
-            written = 0
-            while written < len(lines):
-                written += os.write(self._file, lines[written:])
+            _write(self._file, lines)
             os.fdatasync(self._file)
+            # In place and of one length: it needs no new block, so it works where the log itself could be written.
+            os.pwrite(self._head_file, json.dumps({"seq": head.seq, "hash": head.hash}).ljust(HEAD_BYTES).encode(), 0)
         except OSError:
             # Half a batch on the disk would break the chain for all that follow.
             os.ftruncate(self._file, start)
             raise
-        _write_head(self._path, head)
+        return head
 
     async def _drained(self) -> None:
         while self._pending:
@@ -119,18 +117,27 @@ def _settle(batch: list[tuple[Mapping[str, Any], asyncio.Future[None]]], error: 
             done.set_exception(refusal)
 
 
-def _open(path: Path) -> int:
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        append = 0 if path.suffix == HEAD_SUFFIX else os.O_APPEND
+        file = os.open(path, os.O_RDWR | append | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise AuditUnavailable(f"the audit log {path} cannot be opened: {error}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(file)
+        yield file
+    except BlockingIOError as error:
         raise AuditUnavailable(f"the audit log {path} is in use by another gateway") from error
-    return file
+    finally:
+        os.close(file)
+
+
+def _write(file: int, data: bytes | bytearray) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
 
 
 def _recover(path: Path, file: int) -> Head:
@@ -152,13 +159,6 @@ def _recover(path: Path, file: int) -> Head:
         raise AuditUnavailable(
             f"the audit log {path} does not end in a record: verify it, then move it away"
         ) from error
-
-
-def _write_head(path: Path, head: Head) -> None:
-    fresh = head_file(path).with_suffix(".head.new")
-    fresh.write_text(json.dumps({"seq": head.seq, "hash": head.hash}))
-    fresh.chmod(0o600)
-    fresh.replace(head_file(path))
 
 
 def _now() -> str:
