@@ -11,6 +11,7 @@ from bench.clients import wait_end
 from bench.peers import Peer, master
 from bench.samples import Samples
 from bench.stand import Stand
+from bench.steps import steps
 from bench.table import Row, milliseconds, ratio
 from tests.stack import StackError
 
@@ -39,7 +40,8 @@ def cold(stand: Stand, rounds: int, warm_up: int) -> tuple[list[Row], dict[str, 
             ratio(f"  Doorward / {peer.title}", found["doorward"], found[peer.name], goal=_goal(peer, stand))
             for peer in stand.all_cold[1:]
         ]
-    return rows, samples
+    own_rows, own = steps(stand)
+    return rows + own_rows, {**samples, **own}
 
 
 def _goal(peer: Peer, stand: Stand) -> float | None:

@@ -45,7 +45,8 @@ class Peer:
 
     def ssh(self, *words: str, options: Sequence[str] = ()) -> list[str]:
         return [
-            "ssh", "-F", "none", "-i", str(self.directory / ALICE), "-p", str(self.port), "-c", CIPHER, "-o", f"KexAlgorithms={EXCHANGE}", *options,
+            "ssh", "-F", "none", "-i", str(self.directory / ALICE), "-p", str(self.port), *options,
+            "-o", f"Ciphers={CIPHER}", "-o", f"KexAlgorithms={EXCHANGE}",
             "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-o", "StrictHostKeyChecking=no",
             "-o", f"UserKnownHostsFile={self.directory}/known_hosts", "-o", "LogLevel=ERROR", "-o", "BatchMode=yes",
             f"{self.login}@127.0.0.1", *words,

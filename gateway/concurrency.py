@@ -59,14 +59,31 @@ async def to_the_end(coroutine: Coroutine[Any, Any, T]) -> T:
 
 @asynccontextmanager
 async def background(coroutine: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
-    """Run `coroutine` while the body runs; cancel it and wait for its end on exit.  If it fails, exit raises that."""
+    """Run `coroutine` while the body runs; cancel it and wait for its end on exit.
+
+    If it fails, the body is cancelled and the failure raised: a safeguard that died unnoticed would be none.
+    """
+    owner = asyncio.current_task()
+    assert owner is not None
+    failed = False
+
+    def on_end(task: asyncio.Task[None]) -> None:
+        nonlocal failed
+        if not task.cancelled() and task.exception() is not None:
+            failed = True
+            owner.cancel()
+
     task = asyncio.ensure_future(coroutine)
+    task.add_done_callback(on_end)
     try:
         yield task
+    except asyncio.CancelledError:
+        if failed and owner.uncancel() == 0:
+            task.result()
+        raise
     finally:
+        task.remove_done_callback(on_end)
         await cancel_and_wait([task])
-    if not task.cancelled():
-        task.result()
 
 
 @asynccontextmanager

@@ -92,6 +92,19 @@ class DoorSettings(Section):
     tls_key: Path | None = None
     clients: dict[ClientName, DoorClient] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _tokens_do_not_travel_in_the_clear(self) -> DoorSettings:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together: name both or neither")
+        host = (self.listen or "").rpartition(":")[0].strip("[]")
+        if (
+            self.listen
+            and self.tls_certificate is None
+            and not (host == "localhost" or host.startswith(("127.", "::1")))
+        ):
+            raise ValueError(f"listen: {host} is not loopback, so tls_certificate and tls_key are needed")
+        return self
+
 
 class AuditSettings(Section):
     """The evidence."""

@@ -23,8 +23,9 @@ import httpx
 from gateway import assets
 from gateway.app import Gateway, gateway
 from gateway.embedded.opa import EmbeddedOpa, opa, write_secret
-from gateway.embedded.postgres import EmbeddedPostgres, postgres, wheel_tools
+from gateway.embedded.postgres import EmbeddedPostgres, postgres
 from gateway.embedded.tools import OPA, find_or_build
+from gateway.embedded.wheel import wheel_tools
 from gateway.errors import SettingsError
 from gateway.policy.contract import rfc3339
 from gateway.settings import Settings
@@ -83,10 +84,15 @@ def _settings(engine: EmbeddedOpa, database: EmbeddedPostgres, backend: str, lis
                 "roles": str(assets.folder("secrets/vault/database")),
             }
         },
-        "backends": {backend: {"tools": [str(tool) for tool in wheel_tools()]} if backend == "sandbox" else {}},
+        "backends": {backend: {"tools": _tools()} if backend == "sandbox" else {}},
         "telemetry": {"exporter": "file"},
     }
     return Settings(**tree)
+
+
+def _tools() -> list[str]:
+    """The wheel's psql for sandboxes, where this machine has none."""
+    return [] if Path("/usr/bin/psql").exists() else [str(tool) for tool in wheel_tools()]
 
 
 async def _example(engine: EmbeddedOpa, database: EmbeddedPostgres, backend: str, image: str, folder: Path) -> None:

@@ -54,6 +54,11 @@ def verify(log: Path) -> Iterator[str]:
     Raises OSError when the file cannot be read.
     """
     head = Head(0, GENESIS)
+    try:
+        claimed = claimed_head(log)
+    except ValueError:
+        yield f"the file {head_file(log).name} cannot be read: a tail that was cut off cannot be seen"
+        claimed = None
     with log.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             record = _parse(line)
@@ -62,7 +67,14 @@ def verify(log: Path) -> Iterator[str]:
                 continue
             yield from (f"line {number}: {fault}" for fault in _faults(record, head))
             head = Head(int(record["seq"]), str(record["hash"]))
-    yield from _tail_faults(log, head)
+            # The head is written after the records it names are safe: a crash leaves it behind, never ahead.
+            if claimed is not None and claimed.seq == head.seq and claimed.hash != head.hash:
+                yield f"line {number}: record {head.seq} is not the one that {head_file(log).name} names"
+    if claimed is None:
+        if head.seq:
+            yield f"the file {head_file(log).name} is missing or empty: a tail that was cut off cannot be seen"
+    elif claimed.seq > head.seq:
+        yield f"records {head.seq + 1} to {claimed.seq} are missing at the end"
 
 
 def _parse(line: bytes) -> dict[str, Any] | str:
@@ -87,16 +99,16 @@ def _faults(record: dict[str, Any], head: Head) -> Iterator[str]:
         yield f"record {record['seq']} does not continue record {head.seq}: one of the two was replaced"
 
 
-def _tail_faults(log: Path, head: Head) -> Iterator[str]:
+def claimed_head(log: Path) -> Head | None:
+    """What the head file says; None where there is none yet.  Raises ValueError when it says nothing."""
     try:
-        claimed = json.loads(head_file(log).read_bytes())
+        text = head_file(log).read_text()
     except FileNotFoundError:
-        if head.seq:
-            yield f"the file {head_file(log).name} is missing: a tail that was cut off cannot be seen"
-        return
-    except ValueError:
-        yield f"the file {head_file(log).name} is not readable as JSON"
-        return
-    # The head is written after the records it names are safe, so a crash leaves it behind, never ahead.
-    if int(claimed.get("seq", 0)) > head.seq:
-        yield f"records {head.seq + 1} to {claimed['seq']} are missing at the end"
+        return None
+    if not text.strip():
+        return None
+    try:
+        claimed = json.loads(text)
+        return Head(int(claimed["seq"]), str(claimed["hash"]))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{head_file(log).name} is not a head") from error

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 from opentelemetry import trace
@@ -104,23 +104,22 @@ class Journal:
     async def held(self, name: Step, manager: AbstractAsyncContextManager[T], **facts: Any) -> AsyncIterator[T]:
         """`manager`, with its entering recorded as step `name` and its leaving as `gone`.
 
-        What is held is let go even when that cannot be recorded.
+        What was entered is left, also when its entering could not be recorded; and left is left, recorded or not.
         """
-        async with self.step(name, **facts) as step:
-            value = await manager.__aenter__()
-            try:
-                step.note(**_described(value))
-            except BaseException:
-                await manager.__aexit__(None, None, None)
-                raise
-        try:
-            yield value
-        finally:
+
+        async def let_go(*_: object) -> None:
             try:
                 async with self.step(Step.GONE, of=name, **facts):
                     await manager.__aexit__(None, None, None)
             except AuditUnavailable:
                 log.error("gone_unrecorded", extra={"of": name, **self._ids})
+
+        async with AsyncExitStack() as stack:
+            async with self.step(name, **facts) as step:
+                value = await manager.__aenter__()
+                stack.push_async_exit(let_go)
+                step.note(**_described(value))
+            yield value
 
     @contextmanager
     def _span(self, name: Step) -> Iterator[Span]:

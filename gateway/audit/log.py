@@ -17,13 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gateway.audit.chain import GENESIS, HEAD_SUFFIX, Head, head_file, seal
+from gateway.audit.chain import GENESIS, HEAD_SUFFIX, Head, canonical, claimed_head, head_file, seal
 from gateway.concurrency import background
 from gateway.errors import AuditUnavailable
 
 log = logging.getLogger(__name__)
 
-TAIL_BYTES = 4 * 2**20
+CHUNK_BYTES = 2**20
 HEAD_BYTES = 127
 
 
@@ -57,13 +57,20 @@ class AuditLog:
                 await audit._drained()
 
     async def record(self, event: str, fields: Mapping[str, Any]) -> None:
-        """Append one record; return when it is on the disk.  Raises AuditUnavailable."""
+        """Append one record; return when it is on the disk.  Raises AuditUnavailable.
+
+        A caller that is cancelled meanwhile still has its record.
+        """
+        try:
+            canonical(fields)
+        except (TypeError, ValueError, RecursionError) as error:  # its own fault alone: the batch is others' too
+            raise AuditUnavailable("this cannot be put on record") from error
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending.add(done)
         done.add_done_callback(self._pending.discard)
         self._waiting.append(({"time": _now(), "event": event, **fields}, done))
         self._wake.set()
-        await done
+        await asyncio.shield(done)
 
     async def _write_batches(self) -> None:
         while True:
@@ -115,6 +122,7 @@ def _settle(batch: list[tuple[Mapping[str, Any], asyncio.Future[None]]], error: 
             refusal = AuditUnavailable("the audit log cannot be written")
             refusal.__cause__ = error
             done.set_exception(refusal)
+            done.exception()  # its caller may have been cancelled
 
 
 @contextmanager
@@ -141,24 +149,47 @@ def _write(file: int, data: bytes | bytearray) -> None:
 
 
 def _recover(path: Path, file: int) -> Head:
+    """The last record.  A last line that a crash cut short is moved aside; a tail that was cut off is refused."""
     size = os.fstat(file).st_size
-    tail = os.pread(file, TAIL_BYTES, max(0, size - TAIL_BYTES))
-    whole = tail[: tail.rfind(b"\n") + 1]
-    if torn := tail[len(whole) :]:
+    line, torn = _last_line(file, size)
+    if torn:
         path.with_name(path.name + ".torn").write_bytes(torn)
         log.warning("audit_torn_record", extra={"file": str(path), "bytes": len(torn)})
         os.ftruncate(file, size - len(torn))
-    if not whole:
-        if size > len(torn):
-            raise AuditUnavailable(f"the audit log {path} does not end in a record: verify it, then move it away")
-        return Head(0, GENESIS)
+    head = Head(0, GENESIS)
+    if line:
+        try:
+            last = json.loads(line)
+            head = Head(int(last["seq"]), str(last["hash"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise _not_ours(path, "does not end in a record") from error
     try:
-        last = json.loads(whole.splitlines()[-1])
-        return Head(int(last["seq"]), str(last["hash"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise AuditUnavailable(
-            f"the audit log {path} does not end in a record: verify it, then move it away"
-        ) from error
+        claimed = claimed_head(path)
+    except ValueError as error:
+        raise _not_ours(path, "has a head file that cannot be read") from error
+    if claimed is not None and claimed.seq > head.seq:
+        raise _not_ours(path, f"ends at record {head.seq}, but had {claimed.seq}")
+    return head
+
+
+def _last_line(file: int, size: int) -> tuple[bytes, bytes]:
+    """The last whole line, and what stands behind it."""
+    tail, start = b"", size
+    while start > 0:
+        length = min(CHUNK_BYTES, start)
+        start -= length
+        tail = os.pread(file, length, start) + tail
+        if tail.count(b"\n") >= 2:
+            break
+    whole, newline, torn = tail.rpartition(b"\n")
+    return (whole.rpartition(b"\n")[2], torn) if newline else (b"", tail)
+
+
+def _not_ours(path: Path, what: str) -> AuditUnavailable:
+    return AuditUnavailable(
+        f"the audit log {path} {what}",
+        remedy=f"Run `doorward audit verify {path}`, keep it and its {HEAD_SUFFIX} file, and move both away.",
+    )
 
 
 def _now() -> str:

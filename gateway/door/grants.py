@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import re
 import ssl
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ from gateway.telemetry import Step
 log = logging.getLogger(__name__)
 
 PREFIX = "/v1/data/"
+SEGMENT = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,128}")
 VERBS = frozenset({"GET", "PUT", "DELETE"})
 
 
@@ -90,12 +92,13 @@ class GrantsDoor:
             raise Refused(405, "invalid_request", f"{verb} is not offered here; use GET, PUT or DELETE")
         new = await body_of(request) if verb == "PUT" else None
         async with self._writing[path[1] if len(path) > 1 else ""]:
-            old = await self._opa.read(*path) if path[:1] == ["grants"] else None
+            old = await self._opa.read(*path) if verb != "GET" and _is_one_grant(path) else None
             answer = await self._policy.admit(journal, client, verb, path, old, new)
             if not answer.allow:
                 raise _refusal(answer, path)
             if verb == "GET":
-                return web.json_response({} if old is None else {"result": old})
+                found = await self._opa.read(*path)
+                return web.json_response({} if found is None else {"result": found})
             async with journal.step(Step.GRANT, verb=verb, path="/".join(path), old=old, new=answer.value):
                 await self._write(verb, path, answer.value)
         await self._live.reevaluate(path[1])
@@ -108,6 +111,11 @@ class GrantsDoor:
             raise PolicyUnavailable("the policy allowed the grant but did not say what to store")
         else:
             await self._opa.write(*path, value=value)
+
+
+def _is_one_grant(path: Sequence[str]) -> bool:
+    """Whether there is an old value to judge by: nothing else is read for a client before policy has spoken."""
+    return len(path) == 3 and path[0] == "grants" and all(SEGMENT.fullmatch(segment) for segment in path[1:])
 
 
 def _path_of(request: web.Request) -> list[str]:

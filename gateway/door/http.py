@@ -16,6 +16,7 @@ from gateway.errors import DoorwardError, SettingsError
 from gateway.model import Reason
 
 BODY_LIMIT = 64 * 1024
+DEPTH_LIMIT = 32
 
 
 class Refused(Exception):
@@ -48,9 +49,26 @@ async def errors_as_json(request: web.Request, handler: Any) -> web.StreamRespon
 async def body_of(request: web.Request) -> Any:
     """The JSON body.  Raises Refused with what is wrong with it."""
     try:
-        return json.loads(await request.read(), parse_constant=_no_constant)
-    except (ValueError, UnicodeDecodeError) as error:
+        body = json.loads(await request.read(), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
         raise Refused(400, "invalid_parameter", f"the body is not JSON: {error}") from error
+    if _depth(body) > DEPTH_LIMIT:
+        raise Refused(400, "invalid_parameter", f"the body is nested more than {DEPTH_LIMIT} deep")
+    return body
+
+
+def _depth(value: Any) -> int:
+    deep = 0
+    level = [value]
+    while level:
+        deep += 1
+        level = [
+            item
+            for outer in level
+            if isinstance(outer, dict | list)
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return deep
 
 
 def _no_constant(name: str) -> None:

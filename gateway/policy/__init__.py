@@ -87,8 +87,8 @@ class Policy:
         """What the proofs so far are worth.  Only an attempt that is proven may admit anyone."""
         question = {
             **subject.facts(),
-            "attempt": attempt.model_dump(mode="json", exclude_none=True),
-            "proofs": [proof.model_dump(mode="json", exclude_none=True) for proof in proofs],
+            "attempt": attempt.model_dump(mode="json"),
+            "proofs": [proof.model_dump(mode="json") for proof in proofs],
         }
         answer, _ = await self._decide(journal, Step.AUTHN, Decision.AUTHN, question, AuthnAnswer)
         return answer
@@ -99,6 +99,12 @@ class Policy:
         answer, decision_id = await self._decide(journal, Step.CONFIG, Decision.CONFIG, question, ConfigAnswer)
         if not answer.allow or answer.permit is None:
             raise Denied(answer.reasons or (UNEXPLAINED,), decision_id=decision_id)
+        if answer.permit.recording.what or answer.permit.recording.required:
+            raise PolicyUnavailable(
+                "the permit wants this session recorded, and this gateway cannot record",
+                code="recording_unavailable",
+                remedy="Tell the security team: the target's `recording` must be empty.",
+            )
         return answer.permit
 
     async def authorize(self, journal: Journal, subject: Subject, permit: Permit, request: Mapping[str, Any]) -> None:

@@ -20,10 +20,13 @@ import aiohttp
 from opa_client.opa_async import AsyncOpaClient
 from pydantic import SecretStr
 
-from gateway.errors import PolicyUnavailable
+from gateway.errors import PolicyUnavailable, SettingsError
 from gateway.settings import PolicySettings
 
 log = logging.getLogger(__name__)
+
+ANSWER_BYTES = 64 * 2**20
+"""The longest answer that is read: all grants at once are the longest there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +56,11 @@ class Opa:
         """Evaluate `data.<path>` on `question`; a builtin that fails is an error, never silently undefined."""
         params = {"strict-builtin-errors": "true", "provenance": "true"}
         body = await self._call("POST", f"data/{path}", json={"input": question}, params=params, headers=headers)
-        bundles = body.get("provenance", {}).get("bundles") or {}
         return Answer(
             result=body.get("result"),
             defined="result" in body,
             decision_id=str(body.get("decision_id", "")),
-            revision=",".join(sorted(str(bundle.get("revision", "")) for bundle in bundles.values())),
+            revision=_revision(body),
         )
 
     async def read(self, *path: str) -> Any:
@@ -75,7 +77,7 @@ class Opa:
 
     async def check(self) -> None:
         """Raises PolicyUnavailable when OPA does not answer or refuses our token."""
-        await self._call("GET", "data/gateway/nothing")
+        await self._call("POST", "data/gateway/nothing", json={"input": {}})
 
     async def _call(self, method: str, path: str, *, absent_is_fine: bool = False, **kwargs: Any) -> dict[str, Any]:
         try:
@@ -90,7 +92,7 @@ class Opa:
             raise PolicyUnavailable("the policy engine did not answer in time", code="policy_timeout") from error
         except (aiohttp.ClientError, OSError) as error:
             raise PolicyUnavailable("the policy engine cannot be reached", code="policy_unreachable") from error
-        except (ValueError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise PolicyUnavailable("the policy engine answered nonsense", code="policy_malformed") from error
         if not isinstance(body, dict):
             raise PolicyUnavailable("the policy engine answered nonsense", code="policy_malformed")
@@ -99,11 +101,11 @@ class Opa:
     async def _send(self, method: str, url: str, **kwargs: Any) -> tuple[int, str]:
         try:
             async with self._client._request(method, url, **kwargs) as response:
-                return response.status, await response.text()
+                return response.status, await _text(response)
         except (aiohttp.ServerDisconnectedError, ConnectionResetError):
             # A kept-alive connection that OPA closed (it restarted) says nothing about OPA: once more, on a new one.
             async with self._client._request(method, url, **kwargs) as response:
-                return response.status, await response.text()
+                return response.status, await _text(response)
 
 
 def _refused(status: int, text: str) -> PolicyUnavailable:
@@ -114,7 +116,28 @@ def _refused(status: int, text: str) -> PolicyUnavailable:
     return PolicyUnavailable("the policy failed while it was evaluated", code="policy_failed")
 
 
+async def _text(response: aiohttp.ClientResponse) -> str:
+    """The whole body.  Raises ValueError for what no OPA of ours would say."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > ANSWER_BYTES:
+            raise ValueError("the answer is too long")
+    return body.decode()
+
+
+def _revision(body: dict[str, Any]) -> str:
+    try:
+        bundles = body.get("provenance", {}).get("bundles") or {}
+        return ",".join(sorted(str(bundle.get("revision", "")) for bundle in bundles.values()))
+    except AttributeError as error:
+        raise PolicyUnavailable("the policy engine answered nonsense", code="policy_malformed") from error
+
+
 def _document(path: tuple[str, ...]) -> str:
+    # A URL's `.` and `..` are resolved on the way, quoted or not: they would name another document.
+    if not {"", ".", ".."}.isdisjoint(path):
+        raise PolicyUnavailable(f"there is no document {'/'.join(path)}", code="policy_path")
     return "/".join(["data", *(quote(segment, safe="") for segment in path)])
 
 
@@ -138,5 +161,8 @@ def _client(settings: PolicySettings, token: SecretStr | None) -> AsyncOpaClient
         retries=0,  # a policy that fails once fails again, and an engineer is waiting
     )
     if tls:
-        client.tls = ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
+        try:
+            client.tls = ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
+        except OSError as error:
+            raise SettingsError(f"policy.ca_file: {settings.ca_file}: {error}") from error
     return client

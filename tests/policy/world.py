@@ -1,0 +1,103 @@
+"""A small world for policy: the fixtures' people and targets in a real OPA, and a gateway's way of asking it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from opentelemetry.sdk.trace import TracerProvider
+
+from gateway.audit.journal import Journal
+from gateway.audit.log import AuditLog
+from gateway.policy import Policy
+from gateway.policy.contract import rfc3339
+from gateway.policy.opa import Opa as Asked
+from gateway.settings import PolicySettings, SecretRef
+from tests.stack.opa import Opa
+
+FIXTURES = Path(__file__).parents[2] / "policy-tests" / "fixtures"
+ALICE, BOB = "alice", "bob"
+ORDERS, REPORTS = "orders-db", "reports"
+
+
+def data() -> dict[str, Any]:
+    """The fixtures' base data; its grants are in 2030."""
+    found: dict[str, Any] = json.loads((FIXTURES / "data.json").read_text())
+    return found
+
+
+def question(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((FIXTURES / "inputs" / name / "input.json").read_text())
+    return found
+
+
+def in_minutes(minutes: float) -> str:
+    return rfc3339(datetime.now(UTC) + timedelta(minutes=minutes))
+
+
+def grant(**fields: Any) -> dict[str, Any]:
+    """A grant that holds now; `fields` replace its own, and one that is None is left out."""
+    whole = {
+        "target": ORDERS,
+        "starts_at": in_minutes(-1),
+        "ends_at": in_minutes(60),
+        "reason": "orders are stuck",
+        "approved_by": "erin",
+        **fields,
+    }
+    return {field: value for field, value in whole.items() if value is not None}
+
+
+@contextmanager
+def inhabited(server: Opa, **targets: Mapping[str, Any]) -> Iterator[Opa]:
+    """`server` with the fixtures' people and targets (changed by `targets`, `_` for `-`) and no grants; then without."""
+    world = data()
+    for name, changes in targets.items():
+        world["targets"][name.replace("_", "-")].update(changes)
+    documents = [(root, name) for root in ("people", "targets") for name in world[root]]
+    server.put("grants", {})
+    for root, name in documents:
+        server.put(f"{root}/{name}", world[root][name])
+    try:
+        yield server
+    finally:
+        server.put("grants", {})
+        for root, name in documents:
+            server.delete(f"{root}/{name}")
+
+
+def settings_for(server: Opa, **changes: Any) -> PolicySettings:
+    token = SecretRef(file=server.token_files["gateway"])
+    return PolicySettings(**{"url": server.url, "token": token, "timeout_seconds": 2.5, **changes})
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A gateway's policy and what it puts on record."""
+
+    policy: Policy
+    opa: Asked
+    audit: AuditLog
+    file: Path
+
+    def journal(self, **ids: str) -> Journal:
+        return Journal(self.audit, TracerProvider(shutdown_on_exit=False).get_tracer("tests"), **ids)
+
+    def records(self, event: str = "") -> list[dict[str, Any]]:
+        return records_of(self.file, event)
+
+
+def records_of(file: Path, event: str = "") -> list[dict[str, Any]]:
+    """What is in an audit log, or the records of one event."""
+    return [record for record in map(json.loads, file.read_text().splitlines()) if event in ("", record["event"])]
+
+
+@asynccontextmanager
+async def asking(settings: PolicySettings, file: Path) -> AsyncIterator[Asking]:
+    async with AuditLog.open(file) as audit, Asked.open(settings) as opa:
+        yield Asking(Policy(opa, "test"), opa, audit, file)
