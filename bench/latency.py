@@ -26,7 +26,7 @@ def cold(stand: Stand, rounds: int, warm_up: int) -> tuple[list[Row], dict[str, 
     for turn in range(warm_up + rounds):
         for stdin in (OPEN, NULL):
             for peer in stand.all_cold:
-                seconds = _timed(peer.ssh("true"), stdin)
+                seconds = _timed(peer, stdin)
                 if turn >= warm_up:
                     samples[f"{peer.name}, {stdin}"].add(seconds)
                 stand.settle()
@@ -58,7 +58,7 @@ def second(stand: Stand, rounds: int, warm_up: int) -> tuple[list[Row], dict[str
         }
         for turn in range(warm_up + rounds):
             for peer in measured:
-                seconds = _timed(peer.ssh("true", options=through[peer.name]), NULL)
+                seconds = _timed(peer, NULL, options=through[peer.name])
                 if turn >= warm_up:
                     samples[peer.name].add(seconds)
     stand.settle()
@@ -69,11 +69,11 @@ def second(stand: Stand, rounds: int, warm_up: int) -> tuple[list[Row], dict[str
     ], samples
 
 
-def _timed(command: Sequence[str], stdin: str) -> float:
+def _timed(peer: Peer, stdin: str, options: Sequence[str] = ()) -> float:
     """Seconds from the client's start to its end."""
     began = time.perf_counter()
     with subprocess.Popen(
-        command,
+        peer.ssh("true", options=options),
         stdin=subprocess.PIPE if stdin == OPEN else subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -82,5 +82,5 @@ def _timed(command: Sequence[str], stdin: str) -> float:
         seconds = time.perf_counter() - began
         assert client.stderr is not None
         if status != 0:
-            raise StackError(f"{' '.join(command)}: status {status}: {client.stderr.read().decode()}")
+            raise StackError(f"{peer.title}: ssh ended with status {status}: {client.stderr.read().decode()}")
     return seconds

@@ -15,6 +15,8 @@ from tests.stack import StackError
 
 def memory(stand: Stand, many: int) -> tuple[list[Row], dict[str, Samples]]:
     """Idle sessions, each with a workspace, a lease and one program."""
+    with _idle_session(stand):
+        pass  # what is imported and made with the first session is not the second one's
     with ExitStack() as stack:
         stack.enter_context(_idle_session(stand))
         one = _resident(stand.door.process.pid)

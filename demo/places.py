@@ -71,7 +71,7 @@ def embedded(directory: Path) -> Iterator[Place]:
             what="embedded OPA and PostgreSQL, the embedded issuer and the sandbox",
             ssh=["ssh", *options, *known, "-i", str(directory / ALICE), "-p", str(port), f"{ALICE}@127.0.0.1"],
             token=directory / "ticketing.token",
-            grants=f"{(directory / 'door.url').read_text()}/v1/data/grants/{ALICE}",
+            grants=f"http://127.0.0.1:{(directory / 'door.port').read_text().strip()}/v1/data/grants/{ALICE}",
             audit=directory / "audit.jsonl",
             roles=lambda: _roles(directory),
             workspaces=lambda: len(_sandboxes(process.pid)),

@@ -84,6 +84,8 @@ async def background(coroutine: Coroutine[Any, Any, None]) -> AsyncIterator[asyn
     finally:
         task.remove_done_callback(on_end)
         await cancel_and_wait([task])
+    if not task.cancelled():
+        task.result()  # it failed in the very turn in which the body ended
 
 
 @asynccontextmanager

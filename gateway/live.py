@@ -53,6 +53,11 @@ class LiveEntry:
         """Never returns; raises SessionEnded when someone ends this session."""
         raise await asyncio.shield(self.ended)
 
+    def raise_if_ended(self) -> None:
+        """Raise SessionEnded if someone already ended this session."""
+        if self.ended.done():
+            raise self.ended.result()
+
     def end(self, reasons: list[Reason]) -> None:
         """End it, once; later words change nothing."""
         if not self.ended.done():

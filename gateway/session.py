@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 WAITING_SECONDS = 1.0
 """After this long at a terminal, the engineer is told what is being waited for."""
+CUT_OFF_SECONDS = 1.0
 
 
 class Agent(Protocol):
@@ -38,6 +39,8 @@ class Agent(Protocol):
     ) -> None: ...
 
     async def open_egress(self, permit: Permit, journal: Journal) -> None: ...
+
+    async def wait_gone(self) -> None: ...
 
 
 Connect = Callable[[Workspace], AbstractAsyncContextManager[Agent]]
@@ -145,10 +148,11 @@ class Sessions:
         ):
             await self._furnish(agent, leases, permit, client, journal)
             ready()
+            entry.raise_if_ended()  # while it was being started: nothing runs then, not even for a moment
             client.relay_to(agent, _notice(permit))
             async with journal.step(Step.RELAY) as step:
                 try:
-                    await self._until_it_ends(client, permit, entry, leases, workspace)
+                    await self._until_it_ends(client, permit, entry, leases, workspace, agent)
                 except SessionEnded as ended:
                     client.end(ended)  # told before anything is taken away
                     raise
@@ -171,7 +175,13 @@ class Sessions:
         await agent.open_egress(permit, journal)
 
     async def _until_it_ends(
-        self, client: Client, permit: Permit, entry: LiveEntry, leases: Sequence[Leases], workspace: Workspace
+        self,
+        client: Client,
+        permit: Permit,
+        entry: LiveEntry,
+        leases: Sequence[Leases],
+        workspace: Workspace,
+        agent: Agent,
     ) -> None:
         """Return when the engineer has gone; raise SessionEnded when anything else ends the session."""
         clocks = Clocks(permit, client.idle_seconds, client.say)
@@ -180,6 +190,7 @@ class Sessions:
             client.wait_gone(),
             clocks.wait_over(),
             _ends(workspace.wait_gone, "workspace_gone", "Connect again for a fresh workspace."),
+            _ends(lambda: _cut_off(agent, workspace), "workspace_gone", "Connect again for a fresh workspace."),
             *(_ends(held.wait_lost, "credentials_lost", "Connect again for fresh credentials.") for held in leases),
         )
 
@@ -230,6 +241,16 @@ def _issuers_of(permit: Permit) -> str:
 async def _ends(wait: Callable[[], Any], code: str, remedy: str) -> None:
     why = await wait()
     raise SessionEnded([Reason(code=code, message=why, remedy=remedy)])
+
+
+async def _cut_off(agent: Agent, workspace: Workspace) -> str:
+    """The agent's connection has ended; the workspace, which ends with it, may know why."""
+    await agent.wait_gone()
+    try:
+        async with asyncio.timeout(CUT_OFF_SECONDS):
+            return await workspace.wait_gone()
+    except TimeoutError:
+        return "the connection to the workspace was lost"
 
 
 @asynccontextmanager

@@ -7,13 +7,16 @@ default is the safe one.
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableVariable
 
 from gateway.errors import SettingsError
 
@@ -90,6 +93,7 @@ class DoorSettings(Section):
     listen: Listen | None = Field(default=None, description="absent: no grants door")
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    plain_http: bool = Field(default=False, description="tokens travel in the clear to here; TLS ends before the door")
     clients: dict[ClientName, DoorClient] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -97,12 +101,11 @@ class DoorSettings(Section):
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key belong together: name both or neither")
         host = (self.listen or "").rpartition(":")[0].strip("[]")
-        if (
-            self.listen
-            and self.tls_certificate is None
-            and not (host == "localhost" or host.startswith(("127.", "::1")))
-        ):
-            raise ValueError(f"listen: {host} is not loopback, so tls_certificate and tls_key are needed")
+        if not (self.tls_certificate or self.plain_http or host in ("", "localhost", "::1") or host.startswith("127.")):
+            raise ValueError(
+                f"listen: {host} is not loopback, so tls_certificate and tls_key are needed"
+                " (or plain_http = true, where TLS ends before the door)"
+            )
         return self
 
 
@@ -232,6 +235,8 @@ def load(file: Path | None) -> Settings:
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}" for item in error.errors()]
         raise SettingsError("; ".join(lines)) from error
+    except UnreadableVariable as error:
+        raise SettingsError(f"environment: {error}") from error
 
 
 def _refuse_unknown_variables() -> None:
@@ -246,3 +251,20 @@ def _refuse_unknown_variables() -> None:
 
 ALIEN_VARIABLES = frozenset(f"{ENV_PREFIX}{name}" for name in ("REQUIRE", "CACHE", "CONFIG", "TOKEN_FILE"))
 """Variables that start with our prefix and are not settings: the tests', the cache's, the CLI's."""
+
+
+def to_toml(tree: Mapping[str, object]) -> str:
+    """A settings file that holds `tree`: strings, numbers, lists of them and nested tables."""
+    lines: list[str] = []
+    _table(lines, "", tree)
+    return "\n".join(lines).lstrip() + "\n"
+
+
+def _table(lines: list[str], name: str, tree: Mapping[str, object]) -> None:
+    values = {key: value for key, value in tree.items() if not isinstance(value, Mapping)}
+    if name and values:
+        lines.append(f"\n[{name}]")
+    lines.extend(f"{key} = {json.dumps(value)}" for key, value in values.items())  # a JSON scalar is TOML
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            _table(lines, f"{name}.{key}" if name else key, value)

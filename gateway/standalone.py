@@ -22,13 +22,14 @@ import httpx
 
 from gateway import assets
 from gateway.app import Gateway, gateway
+from gateway.embedded.children import steady_port
 from gateway.embedded.opa import EmbeddedOpa, opa, write_secret
 from gateway.embedded.postgres import EmbeddedPostgres, postgres
 from gateway.embedded.tools import OPA, find_or_build
 from gateway.embedded.wheel import wheel_tools
 from gateway.errors import SettingsError
 from gateway.policy.contract import rfc3339
-from gateway.settings import Settings
+from gateway.settings import Settings, to_toml
 
 PERSON = "alice"
 TARGET = "orders-db"
@@ -60,7 +61,9 @@ async def standing(backend: str, listen: str, state: Path) -> AsyncIterator[tupl
     async with opa(binary, assets.folder("policies"), folder) as engine, postgres(folder) as database:
         image = "host" if backend == "sandbox" else await debug_image()
         await _example(engine, database, backend, image, folder)
-        settings = _settings(engine, database, backend, listen, folder)
+        tree = _settings(engine, database, backend, listen, folder)
+        (folder / "doorward.toml").write_text(to_toml(tree))
+        settings = Settings(**tree)
         async with gateway(settings) as running:
             await _grant(running, folder)
             _know_the_host(running, settings, folder)
@@ -68,14 +71,16 @@ async def standing(backend: str, listen: str, state: Path) -> AsyncIterator[tupl
             yield running, folder
 
 
-def _settings(engine: EmbeddedOpa, database: EmbeddedPostgres, backend: str, listen: str, folder: Path) -> Settings:
-    tree: dict[str, Any] = {
+def _settings(
+    engine: EmbeddedOpa, database: EmbeddedPostgres, backend: str, listen: str, folder: Path
+) -> dict[str, Any]:
+    return {
         "state_dir": str(folder),
         "instance": "laptop",
         "ssh": {"listen": listen, "drain_seconds": 1},
         "policy": {"url": engine.url, "token": {"file": str(engine.token_files["gateway"])}},
         "door": {
-            "listen": "127.0.0.1:0",
+            "listen": f"127.0.0.1:{steady_port(folder / 'door.port')}",
             "clients": {"ticketing": {"token": {"file": str(folder / "ticketing.token")}}},
         },
         "credentials": {
@@ -87,7 +92,6 @@ def _settings(engine: EmbeddedOpa, database: EmbeddedPostgres, backend: str, lis
         "backends": {backend: {"tools": _tools()} if backend == "sandbox" else {}},
         "telemetry": {"exporter": "file"},
     }
-    return Settings(**tree)
 
 
 def _tools() -> list[str]:
@@ -163,7 +167,6 @@ async def _grant(running: Gateway, folder: Path) -> None:
         answer = await client.put(url, json=grant)
     if answer.is_error:
         raise SettingsError(f"the example grant was refused: {answer.text}")
-    (folder / "door.url").write_text(f"http://{running.door[0]}:{running.door[1]}")
 
 
 def _know_the_host(running: Gateway, settings: Settings, folder: Path) -> None:
@@ -214,4 +217,6 @@ Take the grant away, as the ticketing system would, and watch the session end:
 
   curl -X DELETE -H "Authorization: Bearer $(cat {folder}/ticketing.token)" \\
     http://{running.door[0]}:{running.door[1]}/v1/data/grants/{PERSON}/{GRANT}
+
+Every other command, for example:  doorward sessions --config {folder}/doorward.toml
 """  # noqa: S608  the SQL in it is for the reader

@@ -16,10 +16,10 @@ def explained(error: DoorwardError, session: str, *, lines: bool = True) -> str:
             said.append(f"doorward: what to do: {reason.remedy}")
     decision = f"decision {error.decision_id}, " if error.decision_id else ""
     said.append(f"doorward: {decision}session {session}")
-    printable = [_printable(line) for line in said]
-    return "\n".join(printable) if lines else " | ".join(line.removeprefix("doorward: ") for line in printable)
+    shown = [printable(line) for line in said]
+    return "\n".join(shown) if lines else " | ".join(line.removeprefix("doorward: ") for line in shown)
 
 
-def _printable(text: str) -> str:
-    # Policy data may quote what a person typed; a terminal must not obey it.
+def printable(text: str) -> str:
+    """One line that a terminal shows and does not obey: policy data may quote what a person typed."""
     return "".join(char if unicodedata.category(char)[0] != "C" else "?" for char in text)

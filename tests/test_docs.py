@@ -75,13 +75,16 @@ def type_of(kind: Any, field: FieldInfo, path: str) -> str:
         return "address"
     if kind is str and any("https?" in str(getattr(one, "pattern", "")) for one in field.metadata):
         return "URL"
-    return {str: "text", int: "whole number", float: "duration", Path: "path", SecretRef: "secret"}[kind]
+    words = {str: "text", bool: "true or false", int: "whole number", float: "duration"}
+    return {**words, Path: "path", SecretRef: "secret"}[kind]
 
 
 def default_of(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     default = field.get_default(call_default_factory=True)
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
     return "none" if default in (None, (), {}) else f"`{default}`"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from gateway import __version__
 from gateway.errors import DoorwardError
 from gateway.settings import Settings, load
+from gateway.words import printable
 
 USAGE = 2
 FAILED = 1
@@ -29,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(parsed)
     except DoorwardError as error:
         for reason in error.reasons:
-            print(f"doorward: {reason.code}: {reason.message}", file=sys.stderr)
+            print(printable(f"doorward: {reason.code}: {reason.message}"), file=sys.stderr)
             if reason.remedy:
-                print(f"doorward: what to do: {reason.remedy}", file=sys.stderr)
+                print(printable(f"doorward: what to do: {reason.remedy}"), file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         return 130
@@ -72,6 +73,7 @@ def show(parsed: argparse.Namespace, value: Any, text: str) -> None:
 
 def table(rows: Sequence[Sequence[str]], heads: Sequence[str]) -> str:
     """Columns as wide as they need to be."""
-    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
+    shown = [[printable(cell) for cell in row] for row in [heads, *rows]]
+    widths = [max(len(row[column]) for row in shown) for column in range(len(heads))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-                     for row in [heads, *rows])  # fmt: skip
+                     for row in shown)  # fmt: skip

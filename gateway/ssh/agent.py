@@ -19,7 +19,7 @@ from asyncssh.packet import String
 
 from gateway.audit.journal import Journal
 from gateway.backends import Workspace, hosts
-from gateway.errors import WorkspaceUnavailable
+from gateway.errors import DoorwardError, WorkspaceUnavailable
 from gateway.model import DeliveredFile, Egress, Permit
 from gateway.ssh import raw
 from gateway.telemetry import Step
@@ -84,8 +84,9 @@ class Agent:
         for egress in permit.workspace.network.egress:
             dial = _dialler(self.connection, egress, journal)
             try:
-                await self.connection.create_server(dial, addresses[egress.host], egress.port)
-            except (asyncssh.Error, OSError) as error:
+                async with asyncio.timeout(SETUP_SECONDS):
+                    await self.connection.create_server(dial, addresses[egress.host], egress.port)
+            except (asyncssh.Error, OSError) as error:  # TimeoutError is an OSError
                 raise WorkspaceUnavailable(
                     f"the workspace could not be given its way to {egress.host}:{egress.port}"
                 ) from error
@@ -113,7 +114,15 @@ async def connected(workspace: Workspace) -> AsyncIterator[Agent]:
 
 def _dialler(connection: raw.AgentConnection, egress: Egress, journal: Journal) -> Any:
     async def dial(_host: str, _port: int) -> Any:
-        async with journal.step(Step.EGRESS, host=egress.host, port=egress.port):
-            return await connection.forward_connection(egress.dial.host, egress.dial.port)
+        # Any other exception than ChannelOpenError would end the agent's connection, and with it the session.
+        forwarder = None
+        try:
+            async with journal.step(Step.EGRESS, host=egress.host, port=egress.port):
+                forwarder = await connection.forward_connection(egress.dial.host, egress.dial.port)
+        except DoorwardError as error:
+            if forwarder is not None:
+                forwarder.close()  # unrecorded, so hung up
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, error.reasons[0].code) from error
+        return forwarder
 
     return dial

@@ -68,6 +68,8 @@ class Program:
             return False  # RFC 4254 section 6.5: only one of these per channel
         await self._engineer.authorize(request)
         far = await self._far()
+        if self._refusal is not None:
+            raise self._refusal  # the session ended while this waited: nothing starts any more
         if name not in STARTS:
             return await far.request(name, payload, want_reply)
         self._started = True

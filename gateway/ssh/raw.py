@@ -1,4 +1,4 @@
-"""Everything that stands on private names of asyncssh 2.24.1, and nothing else.
+"""What stands on private names of asyncssh 2.24.1, with bounds.py, and nothing else.
 
 asyncssh's public API decides requests in synchronous callbacks, decodes what it should carry and answers on its own.
 A gateway has to ask policy first and pass payloads on byte for byte, so channels here are raw: every channel request
@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol, cast
 
 import asyncssh
-from asyncssh.channel import SSHChannel
 from asyncssh.connection import (
     SSHClientConnection,
     SSHClientConnectionOptions,
@@ -24,22 +23,34 @@ from asyncssh.connection import (
 )
 from asyncssh.constants import MSG_CHANNEL_FAILURE, MSG_CHANNEL_SUCCESS, MSG_REQUEST_SUCCESS
 from asyncssh.misc import map_handler_name
-from asyncssh.packet import SSHPacket, String
+from asyncssh.packet import PacketDecodeError, SSHPacket, String
 from asyncssh.public_key import KeyImportError, SSHKey, decode_ssh_public_key
 from asyncssh.session import SSHSession
+
+from gateway.ssh.bounds import MAX_CHANNELS, Bounded, Paced, PacedTCP
 
 log = logging.getLogger(__name__)
 
 WINDOW = 2 * 2**20
 PACKET = 32768
-MAX_QUEUED_REQUESTS = 64
+MAX_EGRESS = 100
+"""Connections out of one workspace at a time: each is a descriptor of this process, which all sessions share."""
 STDERR = 1
 """The one extended data type there is (RFC 4254 section 5.2)."""
+
+SIGNATURES = frozenset(
+    {
+        b"ssh-ed25519", b"ecdsa-sha2-nistp256", b"ecdsa-sha2-nistp384", b"ecdsa-sha2-nistp521",
+        b"rsa-sha2-256", b"rsa-sha2-512",
+        b"sk-ssh-ed25519@openssh.com", b"sk-ecdsa-sha2-nistp256@openssh.com",
+    }
+)  # fmt: skip
+"""What OpenSSH takes by default.  asyncssh also verifies `ssh-rsa` and `rsa1024-sha1`, which sign with SHA-1."""
 
 RequestHandler = Callable[[str, bytes, bool], Awaitable[bool] | bool]
 
 
-class RawChannel(SSHChannel[bytes]):
+class RawChannel(Paced):
     """A channel that judges nothing: `on_request(name, payload, want_reply)` answers each request, one at a time and
     in order.  A handler that returns a plain bool is answered in the same turn, so that what follows cannot overtake.
     """
@@ -61,19 +72,30 @@ class RawChannel(SSHChannel[bytes]):
         """Whether requests can still be sent on it."""
         return self._send_state in {"open", "eof_pending", "eof"}
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether data can still be sent on it: not after its EOF."""
+        return self._send_state == "open"
+
     async def open(self, kind: str, payload: bytes, session: SSHSession[bytes]) -> None:
         """Open this channel towards the other side with exactly `payload`.  Raises asyncssh.ChannelOpenError."""
-        packet = await self._open(kind.encode("ascii"), payload)
-        packet.check_end()
+        await self._open(kind.encode("ascii"), payload)
         self._session = session
         session.connection_made(self)
 
     async def request(self, name: str, payload: bytes, want_reply: bool) -> bool:
-        """Send a channel request with exactly `payload`; without `want_reply` it counts as granted."""
+        """Send a channel request with exactly `payload`; without `want_reply` it counts as granted.
+
+        A connection that is lost meanwhile does not grant, however it was lost.
+        """
         if not self.is_open:
             return False
         if want_reply:
-            return bool(await self._make_request(name.encode("ascii"), payload))
+            try:
+                return bool(await self._make_request(name.encode("ascii"), payload))
+            except (asyncssh.Error, OSError, ValueError) as error:
+                log.info("request_lost", extra={"request": name, "error": repr(error)})
+                return False
         self._send_request(name.encode("ascii"), payload)
         return True
 
@@ -84,9 +106,6 @@ class RawChannel(SSHChannel[bytes]):
 
     def _service_next_request(self) -> None:
         name, packet, want_reply = self._request_queue[0]
-        if len(self._request_queue) > MAX_QUEUED_REQUESTS:
-            self.abort()
-            return
         answer = self._on_request(name, packet.get_remaining_payload(), want_reply)
         if isinstance(answer, bool):
             self._report_response(answer)
@@ -115,10 +134,11 @@ class Gate(Protocol):
     async def global_request(self, name: str, payload: bytes) -> bool: ...
 
 
-class GateConnection(SSHServerConnection):
+class GateConnection(Bounded, SSHServerConnection):
     """The engineer's side: no channel, request or proof is judged by asyncssh itself."""
 
     _tries = 0
+    _asked = 0
 
     def __init__(self, options: SSHServerConnectionOptions, max_auth_tries: int) -> None:
         super().__init__(asyncio.get_running_loop(), options)
@@ -139,11 +159,18 @@ class GateConnection(SSHServerConnection):
 
     async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
         """An empty `msg` is a key that is only offered (RFC 4252 section 7); with one, its signature decides."""
+        self._asked += 1
+        if self._asked > 2 * self._max_auth_tries:
+            # Offers that are welcome, and attempts given up for the next one, do not count as failures.
+            self.disconnect(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many authentication attempts")
+            return False
         try:
             key = decode_ssh_public_key(key_data)
         except KeyImportError:
             return False
-        if msg and (_is_sha1(signature) or not key.verify(String(self._session_id) + msg, signature)):
+        if msg and (
+            _algorithm(signature) not in SIGNATURES or not key.verify(String(self._session_id) + msg, signature)
+        ):
             return False
         return self._owner is not None and await self.gate.authenticate(username, key, proven=bool(msg))
 
@@ -157,6 +184,8 @@ class GateConnection(SSHServerConnection):
     def _process_channel_open_of(self, kind: str, packet: SSHPacket) -> tuple[RawChannel, Awaitable[SSHSession[bytes]]]:
         if not self._auth_complete:
             raise asyncssh.ProtocolError("channel open before authentication")
+        if self.channel_count >= MAX_CHANNELS:
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, "too many channels")
         return self.gate.open_channel(kind, packet.get_remaining_payload())
 
     def _process_global_request_of(self, name: str, packet: SSHPacket) -> None:
@@ -168,12 +197,14 @@ class GateConnection(SSHServerConnection):
             self._report_global_response(granted)
 
 
-def _is_sha1(signature: bytes) -> bool:
-    # "ssh-rsa" signs with SHA-1, which OpenSSH has refused since 8.8.
-    return SSHPacket(signature).get_string() in {b"ssh-rsa", b"ssh-dss"}
+def _algorithm(signature: bytes) -> bytes:
+    try:
+        return SSHPacket(signature).get_string()
+    except PacketDecodeError:
+        return b""
 
 
-class AgentConnection(SSHClientConnection):
+class AgentConnection(Bounded, SSHClientConnection):
     """The workspace's side.  The agent is not trusted: it is answered nothing that it was not asked for."""
 
     def __init__(self, options: SSHClientConnectionOptions) -> None:
@@ -186,6 +217,14 @@ class AgentConnection(SSHClientConnection):
 
     def _process_hostkeys_00_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
         self._report_global_response(False)
+
+    def create_tcp_channel(self, *args: Any, **kwargs: Any) -> Any:
+        return PacedTCP(self, self._loop, *args, **kwargs)
+
+    def _process_forwarded_tcpip_open(self, packet: SSHPacket) -> Any:
+        if sum(isinstance(channel, PacedTCP) for channel in self._channels.values()) >= MAX_EGRESS:
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, "too many connections")
+        return super()._process_forwarded_tcpip_open(packet)
 
     def refuse_open(self, _packet: SSHPacket) -> Any:
         raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "not asked for")

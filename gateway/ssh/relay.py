@@ -7,6 +7,7 @@ the other side's channel is confirmed, and each side is read only as fast as the
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,13 @@ from gateway.ssh.raw import STDERR, RawChannel
 
 FROM_AGENT = frozenset({"exit-status", "exit-signal", "xon-xoff", "eow@openssh.com"})
 """All that a program's side may ask on a channel (RFC 4254 sections 6.8 and 6.10, OpenSSH's PROTOCOL 2.1)."""
+
+
+ONCE = frozenset({"exit-status", "exit-signal", "eow@openssh.com"})
+MAX_COMMAND = 500
+"""What a lane's record repeats of its command; the whole of it is in the record of its request."""
+MAX_LISTED = 1000
+"""Lanes listed one by one in a session's record; the rest are summed up."""
 
 
 @dataclass(slots=True)
@@ -39,7 +47,7 @@ class Traffic:
             ended["exit_signal"] = self.exit_signal
         return {
             "kind": self.kind,
-            "command": self.command,
+            "command": self.command[:MAX_COMMAND],
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
             **ended,
@@ -53,8 +61,13 @@ class End(asyncssh.SSHTCPSession[bytes]):
         self._traffic = traffic
         self._inbound = inbound
         self.peer: RawChannel | None = None
+        """Where the bytes go, once joined."""
+        self.other: RawChannel | None = None
+        """What closes with this end, joined or not."""
         self.held = False
         """Whether the peer stays paused for another reason than a full buffer."""
+        self.full = False
+        """Whether this end's own buffer is full, so that the peer is not read."""
 
     def connection_made(self, chan: Any) -> None:
         """Confirmed: only now may the far side's bytes out (see `Lane.join`)."""
@@ -65,7 +78,7 @@ class End(asyncssh.SSHTCPSession[bytes]):
             self._traffic.bytes_in += len(data)
         else:
             self._traffic.bytes_out += len(data)
-        if self.peer is not None and self.peer.is_open:
+        if self.peer is not None and self.peer.is_writable:
             self.peer.write(data, datatype)
 
     def eof_received(self) -> bool:
@@ -74,16 +87,18 @@ class End(asyncssh.SSHTCPSession[bytes]):
         return True
 
     def pause_writing(self) -> None:
+        self.full = True
         if self.peer is not None:
             self.peer.pause_reading()
 
     def resume_writing(self) -> None:
+        self.full = False
         if self.peer is not None and not self.held:
             self.peer.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.peer is not None:
-            self.peer.close()
+        if self.other is not None:
+            self.other.close()
 
 
 class Lane:
@@ -96,12 +111,23 @@ class Lane:
         self.near: RawChannel | None = None
         self.far: RawChannel | None = None
         self._held = False
+        self._said: set[str] = set()
+
+    @property
+    def gone(self) -> bool:
+        return self.near is None or self.near.gone
 
     async def open_far(self, connection: Any, kind: str, payload: bytes) -> None:
         """Open the workspace's channel.  Raises asyncssh.ChannelOpenError; if the engineer left meanwhile, too."""
         far = RawChannel(connection, self._from_agent)
-        await far.open(kind, payload, self.far_end)
+        try:
+            await far.open(kind, payload, self.far_end)
+        except asyncssh.ChannelOpenError as error:
+            # The agent's words, on an engineer's terminal.
+            said = "".join(char if char.isprintable() else "?" for char in error.reason[:200])
+            raise asyncssh.ChannelOpenError(error.code, said) from error
         self.far = far
+        self.near_end.other, self.far_end.other = far, self.near
         if self.near is None or self.near.gone:
             far.close()
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "connection closed")
@@ -114,8 +140,9 @@ class Lane:
         if self.near.gone:
             self.far.close()
             return
-        self.far.resume_reading()
-        if not self._held:
+        if not self.near_end.full:
+            self.far.resume_reading()
+        if not self._held and not self.far_end.full:
             self.near.resume_reading()
 
     def hold(self) -> None:
@@ -126,29 +153,76 @@ class Lane:
 
     def release(self) -> None:
         self._held = self.far_end.held = False
-        if self.near is not None and not self.near.gone and self.near_end.peer is not None:
+        joined = self.near_end.peer is not None
+        if self.near is not None and not self.near.gone and joined and not self.far_end.full:
             self.near.resume_reading()
 
     def _from_agent(self, name: str, payload: bytes, _want_reply: bool) -> bool:
-        if name not in FROM_AGENT or self.near is None:
+        if name not in FROM_AGENT or self.near is None or name in self._said or not self._note(name, payload):
             return False
-        self._note_exit(name, payload)
+        if name in ONCE:
+            self._said.add(name)
         self.near.send_request(name, payload)
         return True
 
-    def _note_exit(self, name: str, payload: bytes) -> None:
+    def _note(self, name: str, payload: bytes) -> bool:
+        """Whether the payload is what its name promises; a client would hang up on one that is not."""
+        packet = SSHPacket(payload)
         try:
-            if name == "exit-status":
-                self.traffic.exit_status = SSHPacket(payload).get_uint32()
-            elif name == "exit-signal":
-                self.traffic.exit_signal = SSHPacket(payload).get_string().decode("ascii", "backslashreplace")
+            match name:
+                case "exit-status":
+                    self.traffic.exit_status = packet.get_uint32()
+                case "exit-signal":
+                    signal = packet.get_string().decode("ascii", "backslashreplace")[:64]
+                    packet.get_boolean(), packet.get_string(), packet.get_string()
+                    self.traffic.exit_signal = signal
+                case "xon-xoff":
+                    packet.get_boolean()
+            packet.check_end()
         except PacketDecodeError:
             self.traffic.exit_signal = "malformed"
+            return False
+        return True
+
+
+class Lanes:
+    """All lanes of one connection: the open ones, and what is to be remembered of the others."""
+
+    def __init__(self) -> None:
+        self._open: list[Lane] = []
+        self._listed: list[dict[str, Any]] = []
+        self._unlisted = {"kind": "unlisted", "channels": 0, "bytes_in": 0, "bytes_out": 0}
+        self._last = time.monotonic()
+
+    def __iter__(self) -> Iterator[Lane]:
+        return iter(list(self._open))
+
+    def add(self, lane: Lane) -> None:
+        for gone in [lane for lane in self._open if lane.gone]:
+            self._open.remove(gone)
+            self._remember(gone.traffic)
+        self._open.append(lane)
+
+    def _remember(self, traffic: Traffic) -> None:
+        self._last = max(self._last, traffic.last)
+        if len(self._listed) < MAX_LISTED:
+            self._listed.append(traffic.record())
+            return
+        for name, more in (("channels", 1), ("bytes_in", traffic.bytes_in), ("bytes_out", traffic.bytes_out)):
+            self._unlisted[name] += more  # type: ignore[operator]
+
+    def idle_seconds(self) -> float:
+        last = max((lane.traffic.last for lane in self._open), default=self._last)
+        return time.monotonic() - max(last, self._last)
+
+    def record(self) -> list[dict[str, Any]]:
+        rest = [self._unlisted] if self._unlisted["channels"] else []
+        return [*self._listed, *(lane.traffic.record() for lane in self._open), *rest]
 
 
 def show(channel: RawChannel, text: str, *, terminal: bool) -> None:
     """Write lines for a person: on stderr, and with carriage returns where the client's terminal is raw."""
-    if channel.is_open:
+    if channel.is_writable:
         newline = "\r\n" if terminal else "\n"
         channel.write("".join(f"{line}{newline}" for line in text.splitlines()).encode(), STDERR)
 

@@ -58,7 +58,7 @@ def _exec(packet: SSHPacket) -> Facts:
     command = packet.get_string()
     if b"\0" in command:
         raise Malformed("exec: a command cannot hold NUL")
-    shown = _text(command)
+    shown = command.decode("utf-8", "backslashreplace")
     # What is not UTF-8 cannot be shown to policy as text without loss, so it is shown whole as well.
     exact = (
         {} if shown.encode("utf-8", "replace") == command else {"command_base64": base64.b64encode(command).decode()}
@@ -97,7 +97,14 @@ def _path(packet: SSHPacket) -> Facts:
 
 
 def _text(value: bytes) -> str:
-    return value.decode("utf-8", "backslashreplace")
+    """Text that is judged as it is passed on: what UTF-8 cannot show, or NUL would cut short, is not accepted."""
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Malformed("not UTF-8") from error
+    if "\0" in text:
+        raise Malformed("text cannot hold NUL")
+    return text
 
 
 PARSERS: dict[str, Callable[[SSHPacket], Facts]] = {

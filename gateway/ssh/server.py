@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,14 +16,14 @@ from asyncssh.public_key import SSHKey
 from asyncssh.session import SSHSession
 
 from gateway.audit.journal import Journal
-from gateway.errors import REFUSED, Denied, DoorwardError
+from gateway.errors import REFUSED, DoorwardError
 from gateway.model import Permit, SessionId
 from gateway.policy import Outcome, Policy, Subject
 from gateway.policy.contract import Attempt, Connection, Key
 from gateway.ssh.agent import Agent
 from gateway.ssh.program import Program
 from gateway.ssh.raw import GateConnection, RawChannel, close_all
-from gateway.ssh.relay import Lane
+from gateway.ssh.relay import Lane, Lanes
 from gateway.ssh.requests import Malformed, facts
 from gateway.telemetry import Step
 from gateway.words import explained
@@ -33,6 +32,8 @@ log = logging.getLogger(__name__)
 
 HANG_UP_SECONDS = 2.0
 """How long a client may take to read why it was refused before we close the connection."""
+UNASKED_SECONDS = 2.0
+"""How long a global request waits for the permit that only a channel asks for; answers after it have to wait too."""
 
 
 class Engineer(asyncssh.SSHServer):
@@ -47,10 +48,9 @@ class Engineer(asyncssh.SSHServer):
         self._policy = policy
         self._subject: Subject | None = None
         self._proofs: list[Attempt] = []
-        self._lanes: list[Lane] = []
+        self._lanes = Lanes()
         self._programs: list[Program] = []
         self._gone = asyncio.Event()
-        self._started = time.monotonic()
         self._relaying = False
         self._ending: DoorwardError | None = None
         loop = asyncio.get_running_loop()
@@ -71,8 +71,11 @@ class Engineer(asyncssh.SSHServer):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone.set()
+        self._settle(DoorwardError("the connection is closed"))
 
     def begin_auth(self, username: str) -> bool:
+        """Another login name starts again: no proof counts for two (RFC 4252 section 5)."""
+        self._proofs.clear()
         return True
 
     def public_key_auth_supported(self) -> bool:
@@ -122,31 +125,30 @@ class Engineer(asyncssh.SSHServer):
             request = facts(kind, payload)
         except Malformed as error:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, str(error)) from error
+        others = self.connection.channel_count
         if not self._request.done():
             self._request.set_result(request)
         if kind == "session":
             program = Program(self)
-            self._programs.append(program)
-            return program.near, self._open_session(program, request)
+            self._programs = [*(program for program in self._programs if not program.near.gone), program]
+            return program.near, self._open_session(program, request, others)
         lane = Lane(kind)
         lane.near = RawChannel(self.connection, lambda *_: False)
-        return lane.near, self._open_forward(lane, request, payload)
+        return lane.near, self._open_forward(lane, request, payload, others)
 
-    async def _open_session(self, program: Program, request: Mapping[str, Any]) -> SSHSession[bytes]:
+    async def _open_session(self, program: Program, request: Mapping[str, Any], others: int) -> SSHSession[bytes]:
         """A session channel opens also for the refused: it is where they can be told why."""
         try:
-            self._limit_channels(await self.permit_granted())
+            _limit_channels(await self.permit_granted(), others)
             await self.authorize(request)
-        except Denied as error:
-            program.refuse(error)
         except DoorwardError as error:
             program.refuse(error)
-        self._lanes.append(program.lane)
+        self._lanes.add(program.lane)
         return program.lane.near_end
 
-    async def _open_forward(self, lane: Lane, request: Mapping[str, Any], payload: bytes) -> Any:
+    async def _open_forward(self, lane: Lane, request: Mapping[str, Any], payload: bytes, others: int) -> Any:
         try:
-            self._limit_channels(await self.permit_granted())
+            _limit_channels(await self.permit_granted(), others)
             await self.authorize(request)
             agent = await self.agent_ready()
         except DoorwardError as error:
@@ -154,7 +156,7 @@ class Engineer(asyncssh.SSHServer):
                 asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, explained(error, self.session, lines=False)
             ) from error
         await lane.open_far(agent.connection, str(request["kind"]), payload)
-        self._lanes.append(lane)
+        self._lanes.add(lane)
         # Joined once the near channel is confirmed, which asyncssh does in this very turn after we return.
         asyncio.get_running_loop().call_soon(lane.join)
         return lane.near_end
@@ -162,21 +164,13 @@ class Engineer(asyncssh.SSHServer):
     async def global_request(self, name: str, payload: bytes) -> bool:
         """Listeners outside are not offered yet: policy's word is recorded, and the answer is no."""
         try:
-            await self.permit_granted()
+            async with asyncio.timeout(UNASKED_SECONDS):
+                await self.permit_granted()
             await self.authorize(facts(name, payload))
-        except (DoorwardError, Malformed):
+        except (TimeoutError, DoorwardError, Malformed):
             return False
         log.info("global_request_unsupported", extra={"request": name, "session": self.session})
         return False
-
-    def _limit_channels(self, permit: Permit) -> None:
-        live = sum(1 for lane in self._lanes if lane.near is not None and not lane.near.gone)
-        if live >= permit.session.max_channels:
-            raise DoorwardError(
-                f"this session may have {permit.session.max_channels} channels at once",
-                code="too_many_channels",
-                remedy="Close one of them first.",
-            )
 
     # -- what programs and forwards of this connection need -----------------------------------------------------
 
@@ -227,12 +221,14 @@ class Engineer(asyncssh.SSHServer):
         }
 
     def permit(self, permit: Permit) -> None:
-        self._permit.set_result(permit)
+        if not self._permit.done():  # the engineer may just have left
+            self._permit.set_result(permit)
 
     def relay_to(self, agent: Agent, notice: str) -> None:
         self.notice = notice
         self._relaying = True
-        self._agent.set_result(agent)
+        if not self._agent.done():
+            self._agent.set_result(agent)
 
     def say(self, text: str) -> None:
         for program in self._programs:
@@ -242,15 +238,18 @@ class Engineer(asyncssh.SSHServer):
         if self._ending is not None:
             return
         self._ending = error
-        for future in (self._permit, self._agent):
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # nobody may be asking any more
+        self._settle(error)
         for program in self._programs:
             program.refuse(error)
         close_all(lane.near for lane in self._lanes if lane.near is not None and lane.traffic.kind != "session")
         if self._subject is not None:
             self.hang_up_when_read()
+
+    def _settle(self, error: DoorwardError) -> None:
+        for future in (self._permit, self._agent):
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # nobody may be asking any more
 
     def pause(self) -> None:
         for lane in self._lanes:
@@ -261,11 +260,20 @@ class Engineer(asyncssh.SSHServer):
             lane.release()
 
     def idle_seconds(self) -> float:
-        last = max((lane.traffic.last for lane in self._lanes), default=self._started)
-        return time.monotonic() - last
+        return self._lanes.idle_seconds()
 
     def traffic(self) -> Sequence[Mapping[str, Any]]:
-        return [lane.traffic.record() for lane in self._lanes]
+        return self._lanes.record()
+
+
+def _limit_channels(permit: Permit, others: int) -> None:
+    """`others` were open or opening when this channel was asked for, so that a burst cannot pass as one."""
+    if others >= permit.session.max_channels:
+        raise DoorwardError(
+            f"this session may have {permit.session.max_channels} channels at once",
+            code="too_many_channels",
+            remedy="Close one of them first.",
+        )
 
 
 def _key_facts(key: SSHKey) -> Key:

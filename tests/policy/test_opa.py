@@ -310,9 +310,7 @@ OUTSIDE: dict[str, Any] = {
 
 @pytest.mark.parametrize("case", OUTSIDE)
 async def test_an_answer_outside_the_contract_judges_nobody(case: str, tmp_path: Path) -> None:
-    session = LiveSession(
-        id="a", person="alice", grant="g", target="t", started_at="x", expires_at="x", idle_seconds=0
-    )
+    session = LiveSession(id="a", person="alice", grant="g", target="t", started_at="x", expires_at="x", idle_seconds=0)
     async with (
         serving(always(OUTSIDE[case])) as url,
         asking(PolicySettings(url=url, timeout_seconds=TIMEOUT), tmp_path / "audit.jsonl") as asked,

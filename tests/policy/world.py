@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -53,22 +53,31 @@ def grant(**fields: Any) -> dict[str, Any]:
     return {field: value for field, value in whole.items() if value is not None}
 
 
-@contextmanager
-def inhabited(server: Opa, **targets: Mapping[str, Any]) -> Iterator[Opa]:
-    """`server` with the fixtures' people and targets (changed by `targets`, `_` for `-`) and no grants; then without."""
+def populate(server: Opa, **changes: Any) -> list[str]:
+    """Write the fixtures' people and targets, with `changes` to each target, and no grants; what was written."""
     world = data()
-    for name, changes in targets.items():
-        world["targets"][name.replace("_", "-")].update(changes)
-    documents = [(root, name) for root in ("people", "targets") for name in world[root]]
+    for target in world["targets"].values():
+        target.pop("recording", None)  # this gateway cannot record, and says so
+        target.update(changes)
     server.put("grants", {})
-    for root, name in documents:
-        server.put(f"{root}/{name}", world[root][name])
+    written = [f"{root}/{name}" for root in ("people", "targets") for name in world[root]]
+    for path in written:
+        root, name = path.split("/")
+        server.put(path, world[root][name])
+    return written
+
+
+@contextmanager
+def inhabited(server: Opa, **changes: Any) -> Iterator[Opa]:
+    """`server` populated, and afterwards not."""
+    written = populate(server, **changes)
     try:
         yield server
     finally:
         server.put("grants", {})
-        for root, name in documents:
-            server.delete(f"{root}/{name}")
+        with server.client() as client:
+            for path in written:
+                client.delete(f"/v1/data/{path}")  # a test may have done so
 
 
 def settings_for(server: Opa, **changes: Any) -> PolicySettings:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from gateway.settings import to_toml as settings_toml
 from tests.stack.opa import Opa
 from tests.stack.postgres import Postgres
 from tests.stack.process import write_secret
@@ -83,18 +83,4 @@ def door_token(directory: Path) -> Path:
     return file
 
 
-def settings_toml(tree: Mapping[str, object]) -> str:
-    """`tree` as TOML; strings, numbers and nested tables are all that settings hold."""
-    lines: list[str] = []
-    _table(lines, "", tree)
-    return "\n".join(lines).lstrip() + "\n"
-
-
-def _table(lines: list[str], name: str, tree: Mapping[str, object]) -> None:
-    values = {key: value for key, value in tree.items() if not isinstance(value, Mapping)}
-    if name and values:
-        lines.append(f"\n[{name}]")
-    lines.extend(f"{key} = {json.dumps(value)}" for key, value in values.items())  # a JSON scalar is TOML
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            _table(lines, f"{name}.{key}" if name else key, value)
+__all__ = ["PERSON", "ROLE", "TARGET", "door_token", "load", "orders_target", "settings_toml", "ssh_key"]

@@ -1,0 +1,28 @@
+"""Fixtures of the SSH side: gateways in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ssh.world import Site, running
+from tests.stack.opa import Opa
+
+
+@pytest.fixture
+async def unexpected() -> AsyncIterator[list[dict[str, Any]]]:
+    """What reached the event loop's last resort: tasks lost, futures whose errors nobody read.  Must stay empty."""
+    found: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: found.append(context))
+    yield found
+    assert not found
+
+
+@pytest.fixture
+async def site(opa_server: Opa, tmp_path: Path, unexpected: list[dict[str, Any]]) -> AsyncIterator[Site]:
+    async with running(opa_server, tmp_path) as started:
+        yield started

@@ -1,0 +1,258 @@
+"""Two things at once: whatever meets, nothing is left running and nothing is unexplained."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import pytest
+from opentelemetry import trace
+
+from gateway.assets import agent_binary
+from gateway.audit.journal import Journal
+from gateway.audit.log import AuditLog
+from gateway.backends import Order, Workspace
+from gateway.errors import AuditUnavailable, WorkspaceUnavailable
+from gateway.telemetry import Step
+from tests.fakes import ProcessBackend
+from tests.ssh.world import ALICE, BOB, Site, agents, descriptors, resident, running, target, until
+from tests.stack.opa import Opa
+
+
+class Gated(ProcessBackend):
+    """The process backend, stopped before and after entering and before leaving until the test says so."""
+
+    name = "gated"
+
+    def __init__(self, stop_at: str = "", error: BaseException | None = None) -> None:
+        super().__init__(agent_binary())
+        self.stop_at = stop_at
+        self.error = error
+        self.reached = asyncio.Event()
+        self.go = asyncio.Event()
+        self.inside = 0
+
+    def workspace(self, order: Order) -> AbstractAsyncContextManager[Workspace]:
+        return self._gated(order)
+
+    async def _point(self, name: str) -> None:
+        if name == self.stop_at:
+            self.reached.set()
+            if self.error is not None:
+                raise self.error
+            await self.go.wait()
+
+    @asynccontextmanager
+    async def _gated(self, order: Order) -> AsyncIterator[Workspace]:
+        await self._point("before entering")
+        async with super().workspace(order) as workspace:
+            self.inside += 1
+            try:
+                await self._point("after entering")
+                yield workspace
+            finally:
+                self.inside -= 1
+        await self._point("after leaving")
+
+
+@asynccontextmanager
+async def gated(
+    opa: Opa, directory: Path, stop_at: str = "", error: BaseException | None = None, **changes: Any
+) -> AsyncIterator[tuple[Site, Gated]]:
+    backend = Gated(stop_at, error)
+    async with running(opa, directory, backend, targets={"slow": target("gated")}, **changes) as site:
+        yield site, backend
+        backend.go.set()
+        await site.nothing_left()
+        await until(lambda: not agents(backend) and not backend.inside)
+
+
+class Resource:
+    def __init__(self) -> None:
+        self.held = 0
+
+    @asynccontextmanager
+    async def manager(self) -> AsyncIterator[str]:
+        self.held += 1
+        try:
+            yield "it"
+        finally:
+            self.held -= 1
+
+
+async def test_what_was_entered_but_could_not_be_recorded_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = Resource()
+    async with AuditLog.open(tmp_path / "audit.jsonl") as audit:
+        monkeypatch.setattr(AuditLog, "_append", _no_space)
+        journal = Journal(audit, trace.get_tracer("test"))
+        with pytest.raises(AuditUnavailable):
+            async with journal.held(Step.WORKSPACE, resource.manager()):
+                pytest.fail("nothing is held without its record")
+        assert resource.held == 0
+        monkeypatch.undo()
+
+
+async def test_what_was_entered_but_cancelled_while_being_recorded_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = Resource()
+    recording = asyncio.Event()
+    go = asyncio.Event()
+    true_record = AuditLog.record
+
+    async def slow(self: AuditLog, event: str, fields: Any) -> None:
+        recording.set()
+        if not go.is_set():
+            await go.wait()
+        await true_record(self, event, fields)
+
+    async with AuditLog.open(tmp_path / "audit.jsonl") as audit:
+        monkeypatch.setattr(AuditLog, "record", slow)
+        journal = Journal(audit, trace.get_tracer("test"))
+
+        async def hold() -> None:
+            async with journal.held(Step.WORKSPACE, resource.manager()):
+                pytest.fail("cancelled")
+
+        holding = asyncio.ensure_future(hold())
+        await recording.wait()
+        assert resource.held == 1
+        holding.cancel()
+        go.set()
+        await asyncio.wait([holding])
+        assert resource.held == 0
+
+
+def _no_space(*_: Any) -> Any:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("for_ever", [False, True], ids=["once", "for ever"])
+@pytest.mark.parametrize("number", range(1, 12))
+async def test_an_audit_log_that_fails_at_any_record_leaves_nothing_running(
+    opa_server: Opa,
+    tmp_path: Path,
+    unexpected: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    for_ever: bool,
+) -> None:
+    counter = itertools.count(1)
+    append = AuditLog._append
+
+    def failing(self: AuditLog, records: Any) -> Any:
+        at = next(counter)
+        if at == number or (for_ever and at > number):
+            _no_space()
+        return append(self, records)
+
+    async with gated(opa_server, tmp_path, audit={"grace_seconds": 0.1}) as (site, backend):
+        monkeypatch.setattr(AuditLog, "_append", failing)
+        with contextlib.suppress(asyncssh.Error, OSError):
+            async with site.connect(login_timeout=5) as connection:
+                ran = await asyncio.wait_for(connection.run("echo ran"), 8)
+                assert ran.exit_status in (0, 254, None)
+        await until(lambda: not site.gateway.live.ids() and not agents(backend))
+        assert backend.inside == 0
+        monkeypatch.undo()
+        # What was not recorded cannot be counted: leave the accounting of `nothing_left` alone.
+        site.audit = lambda event="": []  # type: ignore[method-assign]
+
+
+STAGES = ["before entering", "after entering", "after leaving"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_an_engineer_who_leaves_at_any_stage_leaves_nothing(
+    opa_server: Opa, tmp_path: Path, unexpected: list[Any], stage: str
+) -> None:
+    async with gated(opa_server, tmp_path, stage) as (site, backend), site.connect() as connection:
+        running_now = asyncio.ensure_future(connection.run("true"))
+        if stage != "after leaving":
+            await backend.reached.wait()
+        else:
+            await running_now
+        connection.abort()
+        await asyncio.gather(running_now, return_exceptions=True)
+        await backend.reached.wait()
+        backend.go.set()
+    gc.collect()
+
+
+async def test_a_grant_deleted_while_the_workspace_starts_starts_nothing(
+    opa_server: Opa, tmp_path: Path, unexpected: list[Any]
+) -> None:
+    touched = tmp_path / "touched"
+    async with gated(opa_server, tmp_path, "after entering") as (site, backend):
+        async with site.connect() as connection:
+            running_now = asyncio.ensure_future(connection.run(f"touch {touched}"))
+            await backend.reached.wait()
+            [session] = site.gateway.live.ids()
+            site.opa.delete(f"grants/{ALICE}/g1")
+            await until(lambda: site.gateway.live._entries[session].ended.done())
+            backend.go.set()
+            ran = await asyncio.wait_for(running_now, 8)
+        assert ran.exit_status == 254
+        assert "doorward: " in ran.stderr
+        await site.nothing_left()
+    assert not touched.exists()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), WorkspaceUnavailable("not today")], ids=["bug", "refusal"])
+async def test_a_backend_that_fails_harms_no_other_session_and_is_explained(
+    opa_server: Opa, tmp_path: Path, unexpected: list[Any], stage: str, error: Exception
+) -> None:
+    async with gated(opa_server, tmp_path, stage, error) as (site, _):  # noqa: SIM117
+        async with site.connect(BOB) as bob, site.connect() as alice:
+            beside = await bob.create_process("cat")
+            ran = await asyncio.wait_for(alice.run("true"), 8)
+            if stage == "after leaving":
+                assert ran.exit_status == 0
+            else:
+                assert ran.exit_status == 254
+                assert ("internal" if isinstance(error, RuntimeError) else "workspace_unavailable") in ran.stderr
+                assert "a bug" not in ran.stderr
+            alice.close()
+            beside.stdin.write("here\n")
+            assert await beside.stdout.readline() == "here\n"
+
+
+async def test_revoked_left_and_stopped_at_once(opa_server: Opa, tmp_path: Path, unexpected: list[Any]) -> None:
+    async with running(opa_server, tmp_path) as site:
+        connection = await asyncssh.connect("127.0.0.1", site.port, **site.options())
+        process = await connection.create_process("echo up; sleep 60")
+        assert await process.stdout.readline() == "up\n"
+        backend = site.backend
+        site.opa.delete(f"grants/{ALICE}/g1")
+        await asyncio.gather(site.gateway.live.reevaluate(), asyncio.sleep(0))
+        connection.abort()
+    assert not agents(backend)
+    assert len(site.gone("connection")) == 1
+    assert len(site.gone("workspace")) == 1
+
+
+async def test_three_hundred_logins_leave_no_trace(site: Site) -> None:
+    async def login() -> None:
+        async with site.connect() as connection:
+            assert (await connection.run("exit 3")).exit_status == 3
+
+    async def logins(count: int) -> tuple[int, int, int]:
+        for _ in range(count // 10):
+            await asyncio.gather(*(login() for _ in range(10)))
+        await site.nothing_left()
+        return descriptors(), len(asyncio.all_tasks()), resident()
+
+    fds, tasks, memory = await logins(50)
+    _, _, memory_after = await logins(250)
+    assert memory_after - memory < 20 * 2**20
+    await until(lambda: descriptors() <= fds and len(asyncio.all_tasks()) <= tasks)
