@@ -135,8 +135,11 @@ class Journal:
 
 
 def _described(value: object) -> dict[str, Any]:
+    """What a held thing says of itself: leases describe themselves, a workspace has the runtime's id."""
     describe = getattr(value, "describe", None)
-    return dict(describe()) if describe is not None else {}
+    if describe is not None:
+        return dict(describe())
+    return {"id": value.id} if hasattr(value, "id") else {}
 
 
 def _flat(facts: dict[str, Any]) -> dict[str, str | int | float | bool]:

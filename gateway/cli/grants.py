@@ -15,7 +15,7 @@ from gateway.errors import SettingsError
 from gateway.policy.contract import rfc3339
 from gateway.settings import SecretRef, Settings
 
-MINUTES = 366 * 24 * 60
+MINUTES = 10 * 366 * 24 * 60
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -68,7 +68,7 @@ def _add(parsed: argparse.Namespace) -> int:
     now = datetime.now(UTC)
     if not 0 < parsed.minutes < MINUTES:
         raise SettingsError(
-            "--minutes: a number of minutes, more than 0 and less than a year's", remedy="For example 60."
+            "--minutes: a number of minutes, more than 0 and less than ten years'", remedy="For example 60."
         )
     grant = {
         "target": parsed.target,

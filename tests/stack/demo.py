@@ -92,14 +92,14 @@ def _start(processes: Processes) -> Parts:
         postgres = start_postgres(processes)
     with _step("vault"):
         vault = start_vault(processes, postgres)
-    with _step("opa"):
-        opa = start_opa(processes)
     with _step("docker"):
         docker = existing_docker() or start_docker(processes)
     with _step("debug image"):
         image = debug_image(docker)
     with _step("jaeger"):
         jaeger = start_jaeger(processes)
+    with _step("opa"):
+        opa = start_opa(processes, otlp_grpc=jaeger.otlp_grpc)
     if (AGENT_SOURCE / "main.go").exists():
         with _step("agent"):
             build_agent(AGENT_SOURCE)

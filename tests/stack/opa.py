@@ -49,23 +49,23 @@ class Opa:
 
 
 @contextmanager
-def opa(directory: Path, *, policies: Path = POLICIES, port: int = 0) -> Iterator[Opa]:
+def opa(directory: Path, *, policies: Path = POLICIES, port: int = 0, otlp_grpc: str = "") -> Iterator[Opa]:
     """A real OPA with the policies in `policies`, its data kept in `directory` (a second start finds it again)."""
     processes = Processes(directory)
     try:
-        yield start_opa(processes, policies=policies, port=port)
+        yield start_opa(processes, policies=policies, port=port, otlp_grpc=otlp_grpc)
     finally:
         processes.end()
 
 
-def start_opa(processes: Processes, *, policies: Path = POLICIES, port: int = 0) -> Opa:
-    """Start and wait until decisions can be had."""
+def start_opa(processes: Processes, *, policies: Path = POLICIES, port: int = 0, otlp_grpc: str = "") -> Opa:
+    """Start and wait until decisions can be had.  With `otlp_grpc` it sends its own spans there."""
     directory = processes.directory
     token_files = _tokens(directory)
     address = f"127.0.0.1:{port or free_port()}"
     command: list[str | Path] = [
         find_or_build(OPA), "run", "--server", "--skip-version-check", "--addr", address, "--log-format", "json",
-        "--authentication=token", "--authorization=basic", "--config-file", _config(directory),
+        "--authentication=token", "--authorization=basic", "--config-file", _config(directory, otlp_grpc),
         # Rego files only: a data file loaded here would be written at the root and wipe the grants on disk.
         *sorted(policies.rglob("*.rego")),
     ]  # fmt: skip
@@ -94,13 +94,16 @@ def _tokens(directory: Path) -> dict[str, Path]:
     return files
 
 
-def _config(directory: Path) -> Path:
+def _config(directory: Path, otlp_grpc: str) -> Path:
     storage = {"directory": str(directory / "opa-data"), "auto_create": True, "partitions": list(PARTITIONS)}
-    config = {
+    config: dict[str, object] = {
         "storage": {"disk": storage},
         "bundles": {"tokens": {"resource": f"file://{directory / 'opa-tokens'}"}},
         "decision_logs": {"console": True},
     }
+    if otlp_grpc:
+        address = otlp_grpc.removeprefix("http://")
+        config["distributed_tracing"] = {"type": "grpc", "address": address, "sample_percentage": 100}
     file = directory / "opa.json"  # JSON is YAML
     file.write_text(json.dumps(config, indent=1))
     return file
