@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import asyncssh
@@ -23,6 +24,7 @@ class Program:
         self._engineer = engineer
         self.lane = Lane("session")
         self.near = RawChannel(engineer.connection, self._on_request)
+        self.near.lingers = True
         self.lane.near = self.near
         self._terminal = False
         self._started = False
@@ -77,7 +79,8 @@ class Program:
         self.say(self._engineer.notice)
         granted = await far.request(name, payload, True)
         if granted and self._refusal is None:
-            self.lane.join()
+            # Once the reply is out, which is in this very turn: a program that ends at once sends all in one go.
+            asyncio.get_running_loop().call_soon(self.lane.join)
         return granted
 
     async def _far(self) -> RawChannel:

@@ -1,4 +1,4 @@
-"""What stands on private names of asyncssh 2.24.1, with bounds.py, and nothing else.
+"""What stands on private names of asyncssh 2.24.1, with bounds.py, closing.py and swift.py, and nothing else.
 
 asyncssh's public API decides requests in synchronous callbacks, decodes what it should carry and answers on its own.
 A gateway has to ask policy first and pass payloads on byte for byte, so channels here are raw: every channel request
@@ -27,7 +27,9 @@ from asyncssh.packet import PacketDecodeError, SSHPacket, String
 from asyncssh.public_key import KeyImportError, SSHKey, decode_ssh_public_key
 from asyncssh.session import SSHSession
 
-from gateway.ssh.bounds import MAX_CHANNELS, Bounded, Paced, PacedTCP
+from gateway.ssh.bounds import MAX_CHANNELS, Bounded, PacedTCP
+from gateway.ssh.closing import Closing
+from gateway.ssh.swift import Prompt, Swift
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ SIGNATURES = frozenset(
 RequestHandler = Callable[[str, bytes, bool], Awaitable[bool] | bool]
 
 
-class RawChannel(Paced):
+class RawChannel(Closing):
     """A channel that judges nothing: `on_request(name, payload, want_reply)` answers each request, one at a time and
     in order.  A handler that returns a plain bool is answered in the same turn, so that what follows cannot overtake.
     """
@@ -134,7 +136,7 @@ class Gate(Protocol):
     async def global_request(self, name: str, payload: bytes) -> bool: ...
 
 
-class GateConnection(Bounded, SSHServerConnection):
+class GateConnection(Bounded, Prompt, Swift, SSHServerConnection):
     """The engineer's side: no channel, request or proof is judged by asyncssh itself."""
 
     _tries = 0
@@ -204,7 +206,7 @@ def _algorithm(signature: bytes) -> bytes:
         return b""
 
 
-class AgentConnection(Bounded, SSHClientConnection):
+class AgentConnection(Bounded, Swift, SSHClientConnection):
     """The workspace's side.  The agent is not trusted: it is answered nothing that it was not asked for."""
 
     def __init__(self, options: SSHClientConnectionOptions) -> None:

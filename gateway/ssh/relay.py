@@ -63,7 +63,8 @@ class End(asyncssh.SSHTCPSession[bytes]):
         self.peer: RawChannel | None = None
         """Where the bytes go, once joined."""
         self.other: RawChannel | None = None
-        """What closes with this end, joined or not."""
+        """What closes with this end before that."""
+        self.lost = False
         self.held = False
         """Whether the peer stays paused for another reason than a full buffer."""
         self.full = False
@@ -97,8 +98,10 @@ class End(asyncssh.SSHTCPSession[bytes]):
             self.peer.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.other is not None:
-            self.other.close()
+        self.lost = True
+        closes = self.peer or self.other
+        if closes is not None:
+            closes.close()
 
 
 class Lane:
@@ -112,6 +115,8 @@ class Lane:
         self.far: RawChannel | None = None
         self._held = False
         self._said: set[str] = set()
+        self._early: list[tuple[str, bytes]] | None = []
+        """What the program said of its end before its start was confirmed; None once joined."""
 
     @property
     def gone(self) -> bool:
@@ -127,18 +132,24 @@ class Lane:
             said = "".join(char if char.isprintable() else "?" for char in error.reason[:200])
             raise asyncssh.ChannelOpenError(error.code, said) from error
         self.far = far
-        self.near_end.other, self.far_end.other = far, self.near
+        self.near_end.other = far
         if self.near is None or self.near.gone:
             far.close()
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "connection closed")
 
     def join(self) -> None:
-        """Both sides are confirmed: let the bytes flow."""
+        """Both sides are confirmed, and the engineer's was told so: let the bytes flow."""
         assert self.near is not None
         assert self.far is not None
         self.near_end.peer, self.far_end.peer = self.far, self.near
         if self.near.gone:
             self.far.close()
+            return
+        early, self._early = self._early or [], None
+        for name, payload in early:
+            self.near.send_request(name, payload)
+        if self.far_end.lost:
+            self.near.close()
             return
         if not self.near_end.full:
             self.far.resume_reading()
@@ -162,7 +173,10 @@ class Lane:
             return False
         if name in ONCE:
             self._said.add(name)
-        self.near.send_request(name, payload)
+        if self._early is None:
+            self.near.send_request(name, payload)
+        elif name in ONCE:
+            self._early.append((name, payload))
         return True
 
     def _note(self, name: str, payload: bytes) -> bool:

@@ -202,7 +202,7 @@ async def test_a_grant_deleted_while_the_workspace_starts_starts_nothing(
             backend.go.set()
             ran = await asyncio.wait_for(running_now, 8)
         assert ran.exit_status == 254
-        assert "doorward: " in ran.stderr
+        assert "doorward: " in str(ran.stderr)
         await site.nothing_left()
     assert not touched.exists()
 
@@ -220,8 +220,8 @@ async def test_a_backend_that_fails_harms_no_other_session_and_is_explained(
                 assert ran.exit_status == 0
             else:
                 assert ran.exit_status == 254
-                assert ("internal" if isinstance(error, RuntimeError) else "workspace_unavailable") in ran.stderr
-                assert "a bug" not in ran.stderr
+                assert ("internal" if isinstance(error, RuntimeError) else "workspace_unavailable") in str(ran.stderr)
+                assert "a bug" not in str(ran.stderr)
             alice.close()
             beside.stdin.write("here\n")
             assert await beside.stdout.readline() == "here\n"
@@ -255,4 +255,5 @@ async def test_three_hundred_logins_leave_no_trace(site: Site) -> None:
     fds, tasks, memory = await logins(50)
     _, _, memory_after = await logins(250)
     assert memory_after - memory < 20 * 2**20
-    await until(lambda: descriptors() <= fds and len(asyncio.all_tasks()) <= tasks)
+    # Some descriptors are kept-alive connections to OPA, as many as were needed at once.
+    await until(lambda: descriptors() <= fds + 10 and len(asyncio.all_tasks()) <= tasks)

@@ -12,7 +12,7 @@ import asyncssh
 from asyncssh.packet import Boolean, String, UInt32
 
 from gateway.ssh import raw
-from tests.ssh.world import HostileBackend, Site, running, target
+from tests.ssh.world import HostileBackend, Site, running, target, until
 from tests.stack.opa import Opa
 
 REQUESTS = [
@@ -93,3 +93,72 @@ async def test_several_programs_at_once_and_keepalives(site: Site) -> None:
         ran = await asyncio.gather(*(connection.run(f"sleep 0.3; echo {number}") for number in range(12)))
         assert [one.stdout for one in ran] == [f"{number}\n" for number in range(12)]
     await site.nothing_left()
+
+
+async def test_nothing_of_a_program_overtakes_the_confirmation_of_its_start(
+    opa_server: Opa, tmp_path: Path, unexpected: list[Any]
+) -> None:
+    """A program that ends at once sends the reply, its output and its end in one go."""
+    kinds: list[int] = []
+
+    def session(self: Any, _packet: Any) -> Any:
+        def asked(_name: str, _payload: bytes, _want_reply: bool) -> bool:
+            # All in one write: the reply, what was printed, and the end.
+            channel.send_packet(99)
+            channel.send_packet(94, String(b"out"))
+            channel.send_request("exit-status", UInt32(5))
+            channel.write_eof()
+            channel.close()
+            return True
+
+        async def end() -> Any:
+            return asyncssh.SSHTCPSession()
+
+        channel = raw.RawChannel(self, asked)
+        return channel, end()
+
+    async def nothing(*_: Any) -> None:
+        return
+
+    backend = HostileBackend(nothing, _process_session_open=session)
+    async with running(opa_server, tmp_path, backend, targets={"seen": target("hostile")}) as site:  # noqa: SIM117
+        async with site.connect() as connection:
+            channel = asyncssh.channel.SSHTCPChannel(connection, connection._loop, None, "strict", 2**21, 32768)
+            channel._read_datatypes = {1}
+            channel.log_received_packet = lambda kind, *_: kinds.append(kind)  # type: ignore[method-assign]
+            await channel._open(b"session")
+            channel._session = asyncssh.SSHTCPSession()
+            channel.resume_reading()
+            assert await channel._make_request(b"exec", String("x")) is True
+            await asyncio.wait_for(channel.wait_closed(), 5)
+    assert [kind for kind in kinds if kind >= 94 and kind != 96] == [99, 98, 94, 97]
+
+
+async def test_a_client_that_closes_after_the_last_output_still_gets_the_status(
+    opa_server: Opa, tmp_path: Path, unexpected: list[Any]
+) -> None:
+    """OpenSSH closes as soon as both directions have ended; the status comes when the program has."""
+    kinds: list[int] = []
+    closed = asyncio.Event()
+
+    async def script(_connection: Any, inside: Any) -> None:
+        inside.chan.write_eof()
+        await closed.wait()
+        inside.request(b"exit-status", UInt32(5))
+        inside.chan.close()
+
+    async with running(opa_server, tmp_path, HostileBackend(script), targets={"late": target("hostile")}) as site:  # noqa: SIM117
+        async with site.connect() as connection:
+            channel = asyncssh.channel.SSHTCPChannel(connection, connection._loop, None, "strict", 2**21, 32768)
+            channel._read_datatypes = {1}
+            channel.log_received_packet = lambda kind, *_: kinds.append(kind)  # type: ignore[method-assign]
+            await channel._open(b"session")
+            channel._session = asyncssh.SSHTCPSession()
+            channel.resume_reading()
+            assert await channel._make_request(b"exec", String("x")) is True
+            await until(lambda: 96 in kinds)
+            channel.send_packet(97)
+            await connection._make_global_request(b"keepalive@openssh.com")  # the close has arrived
+            closed.set()
+            await until(lambda: 97 in kinds, 1.5)
+    assert [kind for kind in kinds if kind >= 94] == [99, 96, 98, 97]

@@ -191,7 +191,7 @@ class HostileBackend:
         class Connection(HostileConnection):
             pass
 
-        Connection.script = staticmethod(script)  # type: ignore[assignment,method-assign]
+        Connection.script = staticmethod(script)
         for name, value in attributes.items():
             setattr(Connection, name, value)
         self.connection_class = Connection
