@@ -69,6 +69,7 @@ class Front:
                 login_timeout=self._settings.login_grace_seconds,
                 keepalive_interval=self._settings.keepalive_seconds,
                 keepalive_count_max=self._settings.keepalive_count,
+                kex_algs="-*sha1*",  # asyncssh's own order otherwise: post-quantum hybrids first
                 encryption_algs=["aes128-gcm@openssh.com", "aes256-gcm@openssh.com"],
                 compression_algs=None,
                 agent_forwarding=False,

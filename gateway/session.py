@@ -139,6 +139,7 @@ class Sessions:
         client.permit(permit)
         async with (
             self._live.entered(holder, permit, client, journal) as entry,
+            background(entry.wait_ended()) as starting,
             _narrated(client) as ready,
             together(
                 journal.held(Step.LEASE, self._leases(permit, holder), issuers=_issuers_of(permit)),
@@ -148,7 +149,8 @@ class Sessions:
         ):
             await self._furnish(agent, leases, permit, client, journal)
             ready()
-            entry.raise_if_ended()  # while it was being started: nothing runs then, not even for a moment
+            starting.cancel()  # from here on the relay looks, and tells before it takes away
+            entry.raise_if_ended()
             client.relay_to(agent, _notice(permit))
             async with journal.step(Step.RELAY) as step:
                 try:

@@ -40,8 +40,10 @@ class ProcessBackend:
             await to_the_end(started.start(self._agent, order))
             yield started
         finally:
-            await to_the_end(started.end())
-            self._running.pop(order.holder.session, None)
+            try:
+                await to_the_end(started.end())
+            finally:
+                self._running.pop(order.holder.session, None)
 
     async def reap(self, live: Collection[SessionId]) -> list[SessionId]:
         dead = [session for session in self._running if session not in live]

@@ -75,8 +75,8 @@ def type_of(kind: Any, field: FieldInfo, path: str) -> str:
         return "address"
     if kind is str and any("https?" in str(getattr(one, "pattern", "")) for one in field.metadata):
         return "URL"
-    words = {str: "text", bool: "true or false", int: "whole number", float: "duration"}
-    return {**words, Path: "path", SecretRef: "secret"}[kind]
+    named = {str: "text", bool: "true or false", int: "whole number", float: "duration"}
+    return {**named, Path: "path", SecretRef: "secret"}[kind]
 
 
 def default_of(field: FieldInfo) -> str:

@@ -54,7 +54,7 @@ def test_the_wheel_holds_the_agent_the_policies_and_nothing_of_the_tests(wheel: 
 
 def test_the_installed_command_runs_the_door_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
     port, state = free_port(), tmp_path / "state"
-    command = [installed, "run", "--listen", f"127.0.0.1:{port}", "--state", state]
+    command = [str(installed), "run", "--listen", f"127.0.0.1:{port}", "--state", str(state)]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""})
     try:

@@ -71,7 +71,12 @@ class Judged:
     def record(self, session: LiveSession) -> dict[str, Any]:
         """One session's share: its own question and answer, so that it can be asked again."""
         judgement = self.sessions[session.id].model_dump(mode="json", exclude_defaults=True)
-        return {"decision": Decision.LIVE.value, **self.facts, "input": {**self.question, "sessions": [session.model_dump()]}, "answer": judgement}
+        return {
+            "decision": Decision.LIVE.value,
+            **self.facts,
+            "input": {**self.question, "sessions": [session.model_dump()]},
+            "answer": judgement,
+        }
 
 
 class Policy:

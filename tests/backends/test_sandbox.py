@@ -25,7 +25,7 @@ from gateway.backends.sandbox import SandboxBackend
 from gateway.backends.sandbox_limits import CONTROLLERS, Limiter, find_limiter
 from gateway.backends.sandbox_records import end_orphans, orphans
 from gateway.backends.sandbox_root import AGENT, reachable
-from gateway.embedded.postgres import wheel_tools
+from gateway.embedded.wheel import wheel_tools
 from gateway.errors import WorkspaceUnavailable
 from gateway.model import Holder, SessionId, WorkspaceSpec
 from gateway.settings import SandboxSettings

@@ -196,13 +196,11 @@ async def test_a_grant_deleted_while_the_workspace_starts_starts_nothing(
         async with site.connect() as connection:
             running_now = asyncio.ensure_future(connection.run(f"touch {touched}"))
             await backend.reached.wait()
-            [session] = site.gateway.live.ids()
             site.opa.delete(f"grants/{ALICE}/g1")
-            await until(lambda: site.gateway.live._entries[session].ended.done())
-            backend.go.set()
-            ran = await asyncio.wait_for(running_now, 8)
+            ran = await asyncio.wait_for(running_now, 8)  # the backend still hangs: nobody waits for it
+        backend.go.set()
         assert ran.exit_status == 254
-        assert "doorward: " in str(ran.stderr)
+        assert "doorward: grant_deleted:" in str(ran.stderr)
         await site.nothing_left()
     assert not touched.exists()
 
