@@ -255,3 +255,31 @@ async def test_three_hundred_logins_leave_no_trace(site: Site) -> None:
     assert memory_after - memory < 20 * 2**20
     # Some descriptors are kept-alive connections to OPA, as many as were needed at once.
     await until(lambda: descriptors() <= fds + 10 and len(asyncio.all_tasks()) <= tasks)
+
+
+async def test_a_terminal_is_told_what_is_waited_for_and_a_script_is_not(
+    opa_server: Opa, tmp_path: Path, unexpected: list[Any]
+) -> None:
+    async with gated(opa_server, tmp_path, "before entering") as (site, backend):
+        terminal, script = await openssh(site, tmp_path, "-tt"), await openssh(site, tmp_path, "-T")
+        assert terminal.stderr is not None
+        line = await asyncio.wait_for(terminal.stderr.readline(), 8)
+        backend.go.set()
+        said = await asyncio.wait_for(script.communicate(), 8)
+        await asyncio.wait_for(terminal.communicate(), 8)
+    assert b"waiting for your workspace" in line
+    assert said == (b"up\n", b"")
+
+
+async def openssh(site: Site, directory: Path, terminal: str) -> asyncio.subprocess.Process:
+    """The stock client, which shows what arrives before its program has started."""
+    key = directory / "openssh-key"
+    if not key.exists():
+        key.touch(0o600)
+        key.write_bytes(site.keys[ALICE].export_private_key())
+    options = "IdentitiesOnly=yes StrictHostKeyChecking=no UserKnownHostsFile=/dev/null BatchMode=yes LogLevel=ERROR"
+    words = [word for option in options.split() for word in ("-o", option)]
+    return await asyncio.create_subprocess_exec(
+        "ssh", "-F", "none", terminal, "-i", str(key), "-p", str(site.port), *words, f"{ALICE}@127.0.0.1", "echo up",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
