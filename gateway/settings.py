@@ -125,7 +125,7 @@ class VaultSettings(Section):
     namespace: str | None = None
     mount: str = "database"
     session_policy: str = Field(default="doorward-session", description="Vault policy of each session's own token")
-    timeout_seconds: float = Field(default=2.0, gt=0, le=2.5)
+    timeout_seconds: float = Field(default=1.5, gt=0, le=2.5)
 
 
 class EmbeddedIssuerSettings(Section):

@@ -147,7 +147,7 @@ class _Container:
             status = (await self._container.wait())["StatusCode"]
         except FAULTS as error:
             if not isinstance(error, DockerError) or error.status != 404:
-                log.warning("docker_wait_failed", exc_info=True, extra={"container": self.id[:12]})
+                log.warning("docker_wait_failed", extra={"container": self.id[:12], "error": str(error)})
                 return CLOSED if self._container is None else "the container engine stopped answering"
         return CLOSED if self._container is None else await self._why(status)
 

@@ -139,7 +139,7 @@ FAULTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "end before start": ({"starts_at": in_minutes(60), "ends_at": in_minutes(30)}, {"ends_at": "ends_before_start"}),
     "end in the past": ({"starts_at": in_minutes(-60), "ends_at": in_minutes(-30)}, {"ends_at": "already_ended"}),
     "unknown target": ({"target": "no-such"}, {"target": "unknown_target"}),
-    "longer than allowed": ({"ends_at": in_minutes(8 * 60 + 1)}, {"ends_at": "too_long"}),
+    "longer than allowed": ({"ends_at": in_minutes(24 * 60)}, {"ends_at": "too_long"}),
     "unknown field": ({"aproved_by": "erin"}, {"aproved_by": "unknown_field"}),
     "approved by oneself": ({"approved_by": " Alice "}, {"approved_by": "self_approved"}),
 }
