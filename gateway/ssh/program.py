@@ -57,11 +57,11 @@ class Program:
         try:
             if self._refusal is None:
                 return await self._pass_on(name, request, payload, want_reply)
-        except Denied as error:
-            if name not in STARTS:
-                return False
-            self.refuse(error)
         except DoorwardError as error:
+            # Beside a program that runs, or by policy's word, one request is refused and the channel goes on.
+            if self._refusal is None and name not in STARTS and (self._started or isinstance(error, Denied)):
+                self._terminal = self._terminal and name != "pty-req"
+                return False
             self.refuse(error)
         return self._refused(name)
 

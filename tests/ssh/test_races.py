@@ -23,7 +23,7 @@ from gateway.errors import AuditUnavailable, WorkspaceUnavailable
 from gateway.telemetry import Step
 from tests.fakes import ProcessBackend
 from tests.ssh.world import ALICE, BOB, Site, agents, descriptors, resident, running, target, until
-from tests.stack.opa import Opa
+from tests.stack.opa import Opa, opa
 
 
 class Gated(ProcessBackend):
@@ -269,6 +269,22 @@ async def test_a_terminal_is_told_what_is_waited_for_and_a_script_is_not(
         await asyncio.wait_for(terminal.communicate(), 8)
     assert b"waiting for your workspace" in line
     assert said == (b"up\n", b"")
+
+
+async def test_beside_a_running_program_an_opa_that_is_gone_refuses_the_request_alone(
+    tmp_path: Path, unexpected: list[Any]
+) -> None:
+    with opa(tmp_path / "own-opa") as server:
+        async with running(server, tmp_path) as site, site.connect() as connection:
+            program = await connection.create_process("echo up; read word; echo $word", term_type="xterm")
+            await program.stdout.readuntil("up")
+            server.process.end()
+            program.change_terminal_size(100, 40)
+            await until(lambda: [one for one in site.audit("request") if one["outcome"] == "failed"])
+            program.stdin.write("on\n")
+            await asyncio.wait_for(program.stdout.readuntil("on"), 8)
+            connection.abort()
+            await site.nothing_left()
 
 
 async def openssh(site: Site, directory: Path, terminal: str) -> asyncio.subprocess.Process:
