@@ -1,4 +1,7 @@
-"""`python -m tests.stack up|down|status [--dir DIR]`."""
+"""`python -m tests.stack up|down|status|build [--dir DIR]`.
+
+`build` makes every tool and image that the tests need, so that none is built inside a test and its time limit.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,27 @@ import argparse
 import sys
 from pathlib import Path
 
+from gateway.assets import agent_binary
 from gateway.embedded.tools import ToolUnavailable, cache
 from tests.stack import StackError
 from tests.stack.demo import down, status, up
+from tests.stack.images import debug_root
+from tests.stack.machine import obstacle
+from tests.stack.tools import COMPOSE, JAEGER, OPA, VAULT, find_or_build
+
+
+def build() -> None:
+    """Raises ToolUnavailable or StackError."""
+    for tool in (OPA, VAULT, JAEGER, COMPOSE):
+        find_or_build(tool)
+    agent_binary()
+    if not obstacle("images"):
+        debug_root()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.stack", description=__doc__)
-    parser.add_argument("command", choices=("up", "down", "status"))
+    parser.add_argument("command", choices=("up", "down", "status", "build"))
     parser.add_argument(
         "--dir", type=Path, default=cache() / "stack", help="everything it writes (default: %(default)s)"
     )
@@ -25,6 +41,8 @@ def main() -> int:
                 up(directory)
             case "down":
                 down(directory)
+            case "build":
+                build()
             case _:
                 return status(directory)
     except (StackError, ToolUnavailable) as error:
