@@ -28,11 +28,13 @@ from gateway.embedded.postgres import EmbeddedPostgres, postgres
 from gateway.embedded.tools import OPA, find_or_build
 from gateway.embedded.wheel import wheel_tools
 from gateway.errors import SettingsError
+from gateway.model import Address
 from gateway.policy.contract import rfc3339
 from gateway.settings import Settings, to_toml
 
 PERSON = "alice"
 TARGET = "orders-db"
+ROLE = "orders-readonly"
 GRANT = "DEMO-1"
 GRANT_HOURS = 8
 DEBUG_IMAGE = "doorward-debug"
@@ -108,46 +110,53 @@ async def _example(engine: EmbeddedOpa, database: EmbeddedPostgres, backend: str
         key.with_suffix(".pub").write_bytes(made.export_public_key())
     if not (folder / "ticketing.token").exists():
         write_secret(folder / "ticketing.token", secrets.token_urlsafe(32))
+    address = Address(host=database.host, port=database.port)
     headers = {"authorization": f"Bearer {engine.token_of('admin').get_secret_value()}"}
     async with httpx.AsyncClient(base_url=engine.url, headers=headers) as client:
         documents = {
             f"people/{PERSON}": {"keys": [key.with_suffix(".pub").read_text().strip()], "groups": ["oncall"]},
-            f"targets/{TARGET}": _target(database, backend, image),
+            f"targets/{TARGET}": example_target(address, backend, image, "embedded"),
         }
         for path, value in documents.items():
             (await client.put(f"/v1/data/{path}", json=value)).raise_for_status()
 
 
-def _target(database: EmbeddedPostgres, backend: str, image: str) -> dict[str, Any]:
-    address = {"host": database.host, "port": database.port}
+def example_target(address: Address, backend: str, image: str, issuer: str) -> dict[str, Any]:
+    """A read-only look at the example's database, which the gateway dials at `address`."""
     return {
         "description": "A read-only look at the orders database",
         "backend": backend,
         "image": image,
         "limits": {"memory_bytes": 512 * 2**20, "cpus": 1.0, "pids": 256, "tmpfs_bytes": 64 * 2**20},
-        "network": {"egress": [{"host": TARGET, "port": 5432, "address": address}]},
+        "network": {"egress": [{"host": TARGET, "port": 5432, "address": address.model_dump()}]},
         "env": {"LANG": "C.UTF-8"},
         "credentials": [
             {
                 "name": "orders",
-                "issuer": "embedded",
-                "role": "orders-readonly",
+                "issuer": issuer,
+                "role": ROLE,
                 "ttl_seconds": 60,
-                "deliver": {"kind": "postgres", "host": TARGET, "port": 5432, "dbname": database.database},
+                "deliver": {"kind": "postgres", "host": TARGET, "port": 5432, "dbname": "orders"},
             }
         ],
         "session": {
-            "idle_seconds": 1800, "max_seconds": 28800, "warn_seconds": 120, "max_channels": 32,
+            "idle_seconds": 1800,
+            "max_seconds": GRANT_HOURS * 3600,
+            "warn_seconds": 120,
+            "max_channels": 32,
             "policy_grace_seconds": 30,
         },
         "max_grant_seconds": GRANT_HOURS * 3600,
         "ask": "#orders-oncall",
         "approvers": "the orders team lead",
         "allow": {
-            "shell": True, "exec": True, "sftp": True, "forwards": [{"host": TARGET, "port": 5432}],
-            "env": ["LANG", "LC_*"],
+            "shell": True,
+            "exec": True,
+            "sftp": True,
+            "forwards": [{"host": TARGET, "port": 5432}],
+            "env": ["LANG", "LC_*", "TERM"],
         },
-    }  # fmt: skip
+    }
 
 
 async def _grant(running: Gateway, folder: Path) -> None:

@@ -7,54 +7,17 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from gateway.model import Address
 from gateway.settings import to_toml as settings_toml
+from gateway.standalone import PERSON, ROLE, TARGET, example_target
 from tests.stack.opa import Opa
 from tests.stack.postgres import Postgres
 from tests.stack.process import write_secret
 
-PERSON = "alice"
-TARGET = "orders-db"
-ROLE = "orders-readonly"
-
 
 def orders_target(image: str, postgres: Postgres) -> dict[str, object]:
-    """A debug container beside the orders database, read-only."""
-    return {
-        "description": "A read-only look at the orders database",
-        "backend": "docker",
-        "image": image,
-        "limits": {"memory_bytes": 512 * 2**20, "cpus": 1.0, "pids": 256, "tmpfs_bytes": 64 * 2**20},
-        "network": {
-            "egress": [{"host": TARGET, "port": 5432, "address": {"host": postgres.host, "port": postgres.port}}]
-        },
-        "env": {"LANG": "C.UTF-8"},
-        "credentials": [
-            {
-                "name": "orders",
-                "issuer": "vault",
-                "role": ROLE,
-                "ttl_seconds": 60,
-                "deliver": {"kind": "postgres", "host": TARGET, "port": 5432, "dbname": postgres.database},
-            }
-        ],
-        "session": {
-            "idle_seconds": 1800,
-            "max_seconds": 28800,
-            "warn_seconds": 120,
-            "max_channels": 32,
-            "policy_grace_seconds": 30,
-        },
-        "max_grant_seconds": 8 * 3600,
-        "ask": "#orders-oncall",
-        "approvers": "the orders team lead",
-        "allow": {
-            "shell": True,
-            "exec": True,
-            "sftp": True,
-            "forwards": [{"host": TARGET, "port": 5432}],
-            "env": ["LANG", "LC_*", "TERM"],
-        },
-    }
+    """The example's target on real parts: a debug container, credentials from Vault."""
+    return example_target(Address(host=postgres.host, port=postgres.port), "docker", image, "vault")
 
 
 def load(opa: Opa, targets: Mapping[str, object], keys: Mapping[str, str]) -> None:
