@@ -19,10 +19,10 @@ from gateway.live import Live, LiveEntry
 from gateway.model import Holder, Limits, Permit, Reason, SessionId, SessionLimits, WorkspaceSpec
 from gateway.settings import PolicySettings
 from tests.audit.test_chain import file_size_limit
-from tests.door.running import until
 from tests.policy.servers import serving
 from tests.policy.world import ALICE, BOB, ORDERS, Asking, asking, grant, in_minutes, inhabited, settings_for
 from tests.stack.opa import Opa
+from tests.waiting import until
 
 GONE = "fedcba9876543210"
 

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import asyncpg
 
 DATABASE = "orders"
 ISSUER = "doorward_issuer"
 _READY = "SELECT to_regclass('public.orders') IS NOT NULL AND EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
-_SAMPLE = """
-CREATE TABLE orders (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    customer text NOT NULL,
-    item text NOT NULL,
-    cents integer NOT NULL CHECK (cents >= 0),
-    status text NOT NULL DEFAULT 'new' CHECK (status IN ('new', 'paid', 'sent', 'stuck')),
-    placed_at timestamptz NOT NULL DEFAULT now()
-);
-INSERT INTO orders (customer, item, cents, status) VALUES
-    ('Ada', 'lamp', 4900, 'paid'),
-    ('Grace', 'desk', 25900, 'sent'),
-    ('Linus', 'chair', 8900, 'stuck'),
-    ('Barbara', 'shelf', 12900, 'new');
-CREATE ROLE readers NOLOGIN;
-REVOKE ALL ON DATABASE orders FROM PUBLIC;
-REVOKE ALL ON SCHEMA public FROM PUBLIC;
-GRANT CONNECT ON DATABASE orders TO readers;
-GRANT USAGE ON SCHEMA public TO readers;
-GRANT SELECT ON ALL TABLES IN SCHEMA public TO readers;
+SAMPLE = Path(__file__).parent / "orders.sql"
+_ISSUER = """
 CREATE ROLE doorward_issuer LOGIN CREATEROLE NOCREATEDB NOREPLICATION;
 GRANT pg_signal_backend TO doorward_issuer;
 GRANT CONNECT ON DATABASE orders TO doorward_issuer;
@@ -47,7 +31,7 @@ async def prepare(maintenance_dsn: str, dsn: str, issuer_password: str) -> None:
     try:
         if not await connection.fetchval(_READY, ISSUER):
             async with connection.transaction():
-                await connection.execute(_SAMPLE)
+                await connection.execute(SAMPLE.read_text() + _ISSUER)
                 if int(await connection.fetchval("SHOW server_version_num")) >= _SINCE_OPTIONS:
                     await connection.execute(_OPTIONS)
                 await connection.execute("SET LOCAL log_statement = 'none'")

@@ -98,11 +98,5 @@ class Program:
         # "PTY allocation request failed".
         if name in STARTS:
             self._started = True
-            self._engineer.connection.create_task(self._tell_after_reply())
+            asyncio.get_running_loop().call_soon(self._tell)  # once the reply is out, which is in this very turn
         return True
-
-    async def _tell_after_reply(self) -> None:
-        self._tell()
-
-
-__all__ = ["Program"]

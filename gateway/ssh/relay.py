@@ -15,6 +15,7 @@ import asyncssh
 from asyncssh.packet import PacketDecodeError, SSHPacket
 
 from gateway.ssh.raw import STDERR, RawChannel
+from gateway.words import printable
 
 FROM_AGENT = frozenset({"exit-status", "exit-signal", "xon-xoff", "eow@openssh.com"})
 """All that a program's side may ask on a channel (RFC 4254 sections 6.8 and 6.10, OpenSSH's PROTOCOL 2.1)."""
@@ -129,8 +130,7 @@ class Lane:
             await far.open(kind, payload, self.far_end)
         except asyncssh.ChannelOpenError as error:
             # The agent's words, on an engineer's terminal.
-            said = "".join(char if char.isprintable() else "?" for char in error.reason[:200])
-            raise asyncssh.ChannelOpenError(error.code, said) from error
+            raise asyncssh.ChannelOpenError(error.code, printable(error.reason[:200])) from error
         self.far = far
         self.near_end.other = far
         if self.near is None or self.near.gone:
@@ -238,7 +238,7 @@ def show(channel: RawChannel, text: str, *, terminal: bool) -> None:
     """Write lines for a person: on stderr, and with carriage returns where the client's terminal is raw."""
     if channel.is_writable:
         newline = "\r\n" if terminal else "\n"
-        channel.write("".join(f"{line}{newline}" for line in text.splitlines()).encode(), STDERR)
+        channel.write("".join(f"{printable(line)}{newline}" for line in text.splitlines()).encode(), STDERR)
 
 
 def finish(channel: RawChannel, status: int) -> None:

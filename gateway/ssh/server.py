@@ -16,7 +16,7 @@ from asyncssh.public_key import SSHKey
 from asyncssh.session import SSHSession
 
 from gateway.audit.journal import Journal
-from gateway.errors import REFUSED, DoorwardError
+from gateway.errors import DoorwardError
 from gateway.model import Permit, SessionId
 from gateway.policy import Outcome, Policy, Subject
 from gateway.policy.contract import Attempt, Connection, Key
@@ -291,6 +291,3 @@ async def record_accept(engineer: Engineer) -> None:
     """Put the connection on record; only then may it authenticate."""
     await engineer.journal.record(Step.ACCEPT, "ok", client_address=engineer.peer[0], client_port=engineer.peer[1])
     engineer.accepted.set()
-
-
-__all__ = ["REFUSED", "Engineer", "record_accept"]

@@ -34,13 +34,13 @@ from tests.contracts.backend import (
     StreamContract,
     agent,
     another,
-    eventually,
     inside,
     sh,
 )
 from tests.stack.docker import Docker, docker
 from tests.stack.images import Images, images
 from tests.stack.require import require
+from tests.waiting import eventually
 
 INSTANCE = "test-docker"
 

@@ -37,11 +37,11 @@ from tests.contracts.backend import (
     Line,
     StreamContract,
     agent,
-    eventually,
     inside,
     sh,
 )
 from tests.stack.require import require
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(60)
 

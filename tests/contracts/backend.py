@@ -17,7 +17,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Protocol
 
@@ -52,16 +52,6 @@ def another(order: Order) -> Order:
     """The same for a session of its own."""
     session = SessionId(f"{order.holder.session}-{next(_numbers)}")
     return replace(order, holder=replace(order.holder, session=session))
-
-
-async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = SECONDS) -> bool:
-    """Poll until it holds or time is up."""
-    deadline = time.monotonic() + seconds
-    while not await check():
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(0.02)
-    return True
 
 
 @contextlib.asynccontextmanager

@@ -21,6 +21,7 @@ import pytest
 from gateway.credentials import Issuer
 from gateway.errors import CredentialsUnavailable
 from gateway.model import CredentialSpec, Holder, Lease, PostgresDelivery, SessionId
+from tests.waiting import eventually
 
 READONLY = "orders-readonly"
 TTL_SECONDS = 5
@@ -50,16 +51,6 @@ def credential(database: Database, *, ttl_seconds: int = TTL_SECONDS, role: str 
 
 def holder(session: str = "s-1") -> Holder:
     return Holder(SessionId(session), "alice", "g-1", "orders-db", f"00-{'1' * 32}-{'2' * 16}-01")
-
-
-async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = SECONDS) -> bool:
-    """Poll until it holds or time is up."""
-    deadline = time.monotonic() + seconds
-    while not await check():
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(0.05)
-    return True
 
 
 async def connected(lease: Lease) -> asyncpg.Connection:

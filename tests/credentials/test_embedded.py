@@ -18,7 +18,8 @@ from gateway.credentials.embedded import EmbeddedIssuer, scram_verifier
 from gateway.embedded.postgres import EmbeddedPostgres, postgres
 from gateway.errors import CredentialsUnavailable
 from gateway.settings import EmbeddedIssuerSettings, SecretRef
-from tests.contracts.issuer import IssuerContract, Outage, connected, credential, eventually, holder, is_cut
+from tests.contracts.issuer import IssuerContract, Outage, connected, credential, holder, is_cut
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(60)
 

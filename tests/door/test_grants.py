@@ -13,10 +13,11 @@ import httpx
 import pytest
 
 from tests.audit.test_chain import file_size_limit
-from tests.door.running import TOKEN, Running, running, until
+from tests.door.running import TOKEN, Running, running
 from tests.policy.test_opa import certificates
 from tests.policy.world import REPORTS, grant, in_minutes, inhabited, populate
 from tests.stack.opa import Opa, opa
+from tests.waiting import until
 
 INC = "alice/INC-1"
 

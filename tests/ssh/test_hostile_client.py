@@ -11,7 +11,8 @@ import pytest
 from asyncssh.packet import Boolean, String, UInt32
 
 from gateway.ssh import bounds
-from tests.ssh.world import ALICE, BOB, Site, agents, resident, until
+from tests.ssh.world import ALICE, BOB, Site, agents, resident
+from tests.waiting import until
 
 MSG_OPEN, MSG_FAILURE, MSG_ADJUST, MSG_REQUEST, MSG_GLOBAL = 90, 92, 93, 98, 80
 

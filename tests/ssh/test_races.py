@@ -22,8 +22,9 @@ from gateway.backends import Order, Workspace
 from gateway.errors import AuditUnavailable, WorkspaceUnavailable
 from gateway.telemetry import Step
 from tests.fakes import ProcessBackend
-from tests.ssh.world import ALICE, BOB, Site, agents, descriptors, resident, running, target, until
+from tests.ssh.world import ALICE, BOB, Site, agents, descriptors, resident, running, target
 from tests.stack.opa import Opa, opa
+from tests.waiting import until
 
 
 class Gated(ProcessBackend):

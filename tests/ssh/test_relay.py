@@ -12,8 +12,9 @@ import asyncssh
 from asyncssh.packet import Boolean, String, UInt32
 
 from gateway.ssh import raw
-from tests.ssh.world import HostileBackend, Site, running, target, until
+from tests.ssh.world import HostileBackend, Site, running, target
 from tests.stack.opa import Opa
+from tests.waiting import until
 
 REQUESTS = [
     ("env", String("LC_A") + String("é")),

@@ -7,7 +7,6 @@ import gc
 import json
 import os
 import socket
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -26,18 +25,10 @@ from tests.e2e.world import grant_of, merged
 from tests.fakes import ProcessBackend
 from tests.stack import example
 from tests.stack.opa import Opa
+from tests.waiting import until
 
 ALICE, BOB = "alice", "bob"
 FORWARD = {"host": "127.0.0.1", "port": 7}
-
-
-async def until(condition: Callable[[], Any], seconds: float = 10) -> Any:
-    """The first true value of `condition`; fails when there is none in time."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        await asyncio.sleep(0.005)
-    return value
 
 
 def target(backend: str = "process", **changes: Any) -> dict[str, Any]:

@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.embedded.postgres_sample import SAMPLE
 from tests.stack import StackError
 from tests.stack.process import Processes, Running, free_port, wait_until, write_secret
 
 DATABASE = "orders"
 ISSUER = "doorward_issuer"
 ROLES_SQL = Path(__file__).parents[2] / "secrets" / "vault" / "database" / "issuer.sql"
-SAMPLE_SQL = Path(__file__).parent / "orders.sql"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def start_postgres(processes: Processes, *, port: int = 0) -> Postgres:
     started = Postgres(port, password, issuer_password, binaries, running)
     wait_until(lambda: _accepts(started), running)
     started.sql(f"CREATE DATABASE {DATABASE}", database="postgres")
-    started.sql(SAMPLE_SQL.read_text())
+    started.sql(SAMPLE.read_text())
     started.sql(ROLES_SQL.read_text(), env={"ISSUER_PASSWORD": issuer_password.read_text()})
     return started
 

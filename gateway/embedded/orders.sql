@@ -1,4 +1,4 @@
--- The sample database of the demo stack and the tests: a table worth reading, and the group that may read it.
+-- The sample database of `make run`, the stack and the tests: a table worth reading, and the group that may read it.
 CREATE ROLE readers NOLOGIN;
 CREATE TABLE orders (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
