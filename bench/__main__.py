@@ -13,13 +13,16 @@ from typing import Any
 
 from bench import machine
 from bench.decisions import decisions
+from bench.endings import LEVELS, endings
 from bench.kills import kills
 from bench.latency import cold, second
 from bench.memory import memory
+from bench.replay import replay
 from bench.samples import Samples
 from bench.stand import Stand, stand
 from bench.table import Row, table
 from bench.throughput import throughput
+from bench.writes import writes
 from gateway.embedded.tools import ToolUnavailable
 from tests.stack import StackError
 
@@ -32,10 +35,35 @@ MEASUREMENTS: dict[str, Measurement] = {
     "second": lambda stand, asked: second(stand, asked.rounds * 2, asked.warm_up),
     "throughput": lambda stand, asked: throughput(stand, asked.streams, asked.megabytes),
     "decisions": lambda stand, asked: decisions(stand, asked.people, asked.rounds * 10),
+    "writes": lambda stand, asked: writes(stand, asked.people, asked.rounds * 10),
+    "replay": lambda stand, asked: replay(stand, asked.replayed),
     "kills": lambda stand, asked: kills(stand, asked.kills),
+    "endings": lambda stand, asked: endings(stand.directory / "endings", asked.endings, _levels(asked.crowd)),
 }
-FULL = {"rounds": 30, "warm_up": 2, "streams": 5, "megabytes": 300, "people": 10_000, "kills": 50, "sessions": 50}
-QUICK = {"rounds": 3, "warm_up": 1, "streams": 1, "megabytes": 50, "people": 200, "kills": 5, "sessions": 5}
+FULL = {
+    "rounds": 30,
+    "warm_up": 2,
+    "streams": 5,
+    "megabytes": 300,
+    "people": 10_000,
+    "kills": 50,
+    "sessions": 50,
+    "endings": 100,
+    "crowd": 1000,
+    "replayed": 100_000,
+}
+QUICK = {
+    "rounds": 3,
+    "warm_up": 1,
+    "streams": 1,
+    "megabytes": 50,
+    "people": 200,
+    "kills": 5,
+    "sessions": 5,
+    "endings": 3,
+    "crowd": 20,
+    "replayed": 2_000,
+}
 
 
 def main() -> int:
@@ -69,6 +97,10 @@ def _measured(name: str, running: Stand, asked: argparse.Namespace, result: dict
         "seconds": round(time.monotonic() - began, 1),
     }
     return rows
+
+
+def _levels(most: int) -> tuple[int, ...]:
+    return (*(level for level in LEVELS if level < most), most)
 
 
 def _loads(result: dict[str, Any]) -> str:

@@ -19,10 +19,13 @@ from gateway.audit.journal import Journal
 from gateway.audit.log import AuditLog
 from gateway.model import Identity, Permit
 from gateway.policy import Policy, Subject
-from gateway.policy.contract import Attempt, Connection, Key, LiveSession
+from gateway.policy.contract import Connection, LiveSession
 from gateway.policy.opa import Answer
 from gateway.policy.opa import Opa as Client
-from gateway.settings import PolicySettings, SecretRef
+from gateway.proofs import Attempt, Key
+from gateway.sections import SecretRef
+from gateway.settings import PolicySettings
+from gateway.standalone import AUTOMATION, AUTOMATION_RIGHTS
 from tests.e2e.world import TARGET, grant_of
 from tests.stack import example
 from tests.stack.opa import Opa, opa
@@ -37,7 +40,7 @@ def decisions(stand: Stand, people: int, rounds: int) -> tuple[list[Row], dict[s
     """An OPA of its own on disk, ten grants for each of `people`."""
     with opa(stand.directory / "many") as server:
         began = time.perf_counter()
-        _fill(server, stand, people)
+        fill(server, stand, people)
         loaded = time.perf_counter() - began
         samples = asyncio.run(_measure(server, stand.directory, people, rounds))
     count = f"{people * GRANTS_EACH:,} grants of {people:,} people".replace(",", " ")
@@ -52,20 +55,21 @@ def _words(found: Samples) -> str:
     return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms (n={len(found.values)})"
 
 
-def _person(number: int) -> str:
+def person_of(number: int) -> str:
     return f"person{number}"
 
 
-def _fill(server: Opa, stand: Stand, people: int) -> None:
+def fill(server: Opa, stand: Stand, people: int) -> None:
     """The person asked about has the key that is offered, and one grant that holds; all other grants are elsewhere."""
     key = example.ssh_key(stand.site.directory)
     server.put(f"targets/{TARGET}", stand.site.target())
     server.put("grants", {})
+    server.put(f"automations/{AUTOMATION}", AUTOMATION_RIGHTS)
     with server.client() as client:
         for first in range(0, people, BATCH):
             numbers = range(first, min(people, first + BATCH))
             for document, value in (("people", _account(key)), ("grants", _grants())):
-                patch = [{"op": "add", "path": f"/{_person(number)}", "value": value} for number in numbers]
+                patch = [{"op": "add", "path": f"/{person_of(number)}", "value": value} for number in numbers]
                 if document == "people" and first == 0:
                     server.put("people", {})
                 client.patch(f"/v1/data/{document}", json=patch, timeout=60).raise_for_status()
@@ -110,7 +114,7 @@ async def _measure(server: Opa, directory: Path, people: int, rounds: int) -> di
     key = _key(directory)
     async with _asking(server, directory) as (client, policy, journal):
         for turn in range(rounds + 3):
-            person = _person(turn * 7919 % people)
+            person = person_of(turn * 7919 % people)
             for name, ask in _questions(policy, journal, person, key, people):
                 began = time.perf_counter()
                 await ask()
@@ -129,7 +133,7 @@ def _questions(
     permits: list[Permit] = []
 
     async def configure() -> None:
-        permits.append(await policy.configure(journal, known, REQUEST))
+        permits.append((await policy.configure(journal, known, REQUEST)).granted())
 
     return [
         ("authn", lambda: policy.authenticate(journal, subject, Attempt(method="publickey", proven=True, key=key), ())),
@@ -144,7 +148,7 @@ def _live(permit: Permit, people: int) -> list[LiveSession]:
     return [
         LiveSession(
             id=f"session{number}",
-            person=_person(number * 101 % people),
+            person=person_of(number * 101 % people),
             grant="INC-0",
             target=TARGET,
             started_at=grant_of()["starts_at"],
@@ -158,6 +162,6 @@ def _live(permit: Permit, people: int) -> list[LiveSession]:
 def _key(directory: Path) -> Key:
     import asyncssh
 
-    from gateway.ssh.server import _key_facts
+    from gateway.ssh.keys import PublicKey
 
-    return _key_facts(asyncssh.read_public_key(directory / "alice.pub"))
+    return PublicKey(asyncssh.read_public_key(directory / "alice.pub")).facts()

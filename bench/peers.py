@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.clients import wait_end
@@ -42,11 +42,16 @@ class Peer:
     login: str
     directory: Path
     """Of the whole run: the client's key is there, and the known hosts."""
+    stock: bool = False
+    """Whether client and server agree on a cipher by themselves, as they do for people."""
+
+    def as_negotiated(self) -> Peer:
+        return replace(self, name=f"{self.name}, as negotiated", title=f"{self.title}, as negotiated", stock=True)
 
     def ssh(self, *words: str, options: Sequence[str] = ()) -> list[str]:
         return [
             "ssh", "-F", "none", "-i", str(self.directory / ALICE), "-p", str(self.port), *options,
-            "-o", f"Ciphers={CIPHER}", "-o", f"KexAlgorithms={EXCHANGE}",
+            *([] if self.stock else ["-o", f"Ciphers={CIPHER}", "-o", f"KexAlgorithms={EXCHANGE}"]),
             "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-o", "StrictHostKeyChecking=no",
             "-o", f"UserKnownHostsFile={self.directory}/known_hosts", "-o", "LogLevel=ERROR", "-o", "BatchMode=yes",
             f"{self.login}@127.0.0.1", *words,

@@ -20,12 +20,16 @@ from tests.stack.opa import opa
 from tests.stack.postgres import postgres
 from tests.stack.vault import vault
 
+SANDBOXED = "sandboxed"
+
 
 @dataclass(frozen=True, slots=True)
 class Stand:
     site: Site
     door: Door
     doorward: Peer
+    sandboxed: Peer
+    """Doorward too, into a sandbox on this machine: no engine copies the stream."""
     peers: Peers
     directory: Path
 
@@ -59,16 +63,20 @@ def stand() -> Iterator[Stand]:
         site = Site(policy, database, issuer, engine, images(engine), traces, directory)
         door = stack.enter_context(_door(site, directory / "gateway"))
         door.grant()
-        doorward = Peer("doorward", "Doorward, all of it", door.port, ALICE, directory)
-        yield Stand(site, door, doorward, stack.enter_context(peers(directory, engine, site.images.debug)), directory)
+        door.grant("INC-2", target=SANDBOXED)
+        doorward = Peer("doorward", "Doorward, all of it", door.port, f"{ALICE}+{TARGET}", directory)
+        sandboxed = Peer("doorward, sandbox", "Doorward, sandbox", door.port, f"{ALICE}+{SANDBOXED}", directory)
+        others = stack.enter_context(peers(directory, engine, site.images.debug))
+        yield Stand(site, door, doorward, sandboxed, others, directory)
 
 
 @contextmanager
 def _door(site: Site, directory: Path) -> Iterator[Door]:
-    example.load(site.opa, {TARGET: site.target()}, {ALICE: example.ssh_key(site.directory)})
+    targets = {TARGET: site.target(), SANDBOXED: site.target(backend="sandbox", image="host", credentials=[])}
+    example.load(site.opa, targets, {ALICE: example.ssh_key(site.directory)})
     directory.mkdir()
     door = Door(site, directory)
-    door.start(settings_of(site, directory))
+    door.start(settings_of(site, directory, backends={"sandbox": {"tools": []}}))
     try:
         yield door
     finally:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import subprocess
 import time
+from collections.abc import Mapping
 
 from bench.peers import Peer
 from bench.samples import Samples
@@ -16,29 +17,40 @@ from tests.stack import StackError
 GO = b"go\n"
 CHUNK = 2**20
 MEGA = 1e6
+GOAL = 0.5
 DOWN, UP = "from the workspace", "to the workspace"
 
 
 def throughput(stand: Stand, rounds: int, megabytes: int) -> tuple[list[Row], dict[str, Samples]]:
     """Both directions through everyone, in turn; values are MB/s."""
     size = megabytes * 10**6
-    samples = {f"{peer.name}, {way}": Samples() for way in (DOWN, UP) for peer in stand.all_cold}
+    stock = (stand.doorward.as_negotiated(), stand.sandboxed.as_negotiated(), stand.peers.plain.as_negotiated())
+    measured = (*stand.all_cold, stand.sandboxed, *stock)
+    samples = {f"{peer.name}, {way}": Samples() for way in (DOWN, UP) for peer in measured}
     for _ in range(rounds):
         for way, measure in ((DOWN, _down), (UP, _up)):
-            for peer in stand.all_cold:
+            for peer in measured:
                 samples[f"{peer.name}, {way}"].add(size / measure(peer, size) / MEGA)
                 stand.settle()
-    return [row for way in (DOWN, UP) for row in _rows(stand, way, samples)], samples
-
-
-def _rows(stand: Stand, way: str, samples: dict[str, Samples]) -> list[Row]:
-    ours = samples[f"doorward, {way}"].median
     rows = []
-    for peer in stand.all_cold:
-        theirs = samples[f"{peer.name}, {way}"]
-        beside = "" if peer == stand.doorward else f", Doorward is {ours / theirs.median:.2f} x"
-        rows.append(Row(f"one stream {way}: {peer.title}", f"{theirs.median:.0f} MB/s{beside}"))
-    return rows
+    for way in (DOWN, UP):
+        found = {peer.name: samples[f"{peer.name}, {way}"] for peer in measured}
+        rows += [Row(f"one stream {way}: {peer.title}", f"{found[peer.name].median:.0f} MB/s") for peer in measured]
+        for ours in (stand.doorward, stand.sandboxed):
+            for theirs in (stand.peers.plain, stand.peers.bare):
+                rows.append(_ratio(ours, theirs, found))
+            rows.append(_ratio(ours.as_negotiated(), stand.peers.plain.as_negotiated(), found, GOAL))
+    return rows, samples
+
+
+def _ratio(ours: Peer, theirs: Peer, found: Mapping[str, Samples], goal: float | None = None) -> Row:
+    value = found[ours.name].median / found[theirs.name].median
+    return Row(
+        f"  {ours.title} / {theirs.title}",
+        f"{value:.2f} x",
+        f">= {goal:g} x" if goal else "",
+        value >= goal if goal else None,
+    )
 
 
 def _down(peer: Peer, size: int) -> float:

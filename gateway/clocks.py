@@ -10,6 +10,7 @@ from gateway.concurrency import first_done
 from gateway.errors import SessionEnded
 from gateway.model import Permit, Reason
 
+GRANT_ENDS = Reason(code="grant_ended", message="the grant ends", remedy="Ask for a new grant to go on.")
 CONNECT_AGAIN = "Connect again to go on; your grant still stands."
 
 
@@ -25,8 +26,9 @@ class Clocks:
         """Never returns; raises SessionEnded when the first clock runs out."""
         limits = self._permit.session
         grant_seconds = (self._permit.expires_at - datetime.now(UTC)).total_seconds()
+        end = self._permit.ending or GRANT_ENDS
         await first_done(
-            self._deadline(grant_seconds, "grant_ended", "the grant ends", "Ask for a new grant to go on."),
+            self._deadline(grant_seconds, end.code, end.message, end.remedy),
             self._deadline(limits.max_seconds, "max_duration", "the session's longest duration", CONNECT_AGAIN),
             self._idle(limits.idle_seconds),
         )

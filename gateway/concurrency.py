@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -55,6 +56,56 @@ async def to_the_end(coroutine: Coroutine[Any, Any, T]) -> T:
     task = asyncio.ensure_future(coroutine)
     await wait_all([task])
     return task.result()
+
+
+async def each(function: Callable[[S], Awaitable[T]], items: Iterable[S], *, at_once: int) -> list[T]:
+    """`function` of each item, in their order, some at once; the first to fail ends the others and is raised."""
+    turn = asyncio.Semaphore(at_once)
+
+    async def bounded(item: S) -> T:
+        async with turn:
+            return await function(item)
+
+    tasks = [asyncio.ensure_future(bounded(item)) for item in items]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        await cancel_and_wait(tasks)
+
+
+class Rounds(Generic[S, T]):
+    """One piece of work at a time, for many who ask for it: all who ask while one round runs share the next.
+
+    A round that runs has begun too early for whoever asks now; so who joins gets one that began afterwards.
+    """
+
+    def __init__(self, work: Callable[[frozenset[S]], Awaitable[T]]) -> None:
+        """`work` is done for all the keys of a round at once."""
+        self._work = work
+        self._turn = asyncio.Lock()
+        self._next: _Round[S, T] | None = None
+
+    async def join(self, key: S) -> T:
+        """The result of a round for `key` (and others) that begins after this call.
+
+        If the one who runs it is cancelled, or it fails, the next of its members runs it again.
+        """
+        if self._next is None:
+            self._next = _Round()
+        joined = self._next
+        joined.keys.add(key)
+        async with self._turn:
+            if not joined.results:
+                if self._next is joined:
+                    self._next = None
+                joined.results.append(await self._work(frozenset(joined.keys)))
+        return joined.results[0]
+
+
+class _Round(Generic[S, T]):
+    def __init__(self) -> None:
+        self.keys: set[S] = set()
+        self.results: list[T] = []
 
 
 @asynccontextmanager

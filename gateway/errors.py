@@ -3,9 +3,11 @@
     DoorwardError              code, message, remedy: safe to show
     ├── Denied                 policy said no (reasons come from Rego)
     ├── PolicyUnavailable      OPA down, slow, undefined or outside the contract: a deny of ours
+    ├── VerifierUnavailable    a proof could not be checked, so it proves nothing
     ├── CredentialsUnavailable the issuer could not issue
     ├── WorkspaceUnavailable   the runtime could not start, or lost, the workspace
     ├── AuditUnavailable       the record cannot be written, so nothing may happen
+    ├── GatewayShutdown        whoever is inside, or on the way, is told to come again
     ├── SessionEnded           a running session was ended, with its reason
     └── SettingsError          the operator's file is wrong
 
@@ -24,8 +26,12 @@ REFUSED = 254
 
 
 class DoorwardError(Exception):
-    """Base of all errors shown to people.  `reasons` is never empty; `decision_id` is what support asks for."""
+    """Base of all errors shown to people.  `reasons` is never empty; `decision_id` is what support asks for.
 
+    `lines` are shown below the reasons where there is room for more than one line.
+    """
+
+    lines: Sequence[str] = ()
     code = "internal"
     remedy = "Try again; if it stays, tell the platform team the session id."
 
@@ -55,6 +61,13 @@ class PolicyUnavailable(DoorwardError):
 
     code = "policy_unavailable"
     remedy = "Nothing is wrong with your grant. Tell the platform team; try again when OPA answers."
+
+
+class VerifierUnavailable(DoorwardError):
+    """What would prove the attempt does not answer, or answers nonsense."""
+
+    code = "verifier_unavailable"
+    remedy = "Nothing is wrong with what you typed. Tell the platform team; try again when it answers."
 
 
 class CredentialsUnavailable(DoorwardError):
@@ -87,6 +100,16 @@ class SessionEnded(DoorwardError):
     def __init__(self, reasons: Sequence[Reason], *, decision_id: str = "") -> None:
         super().__init__(reasons[0].message, decision_id=decision_id)
         self.reasons = tuple(reasons)
+
+
+class GatewayShutdown(DoorwardError):
+    """This gateway ends."""
+
+    code = "gateway_shutdown"
+    remedy = "Connect again in a minute."
+
+    def __init__(self) -> None:
+        super().__init__("the gateway is shutting down")
 
 
 class SettingsError(DoorwardError):

@@ -1,4 +1,4 @@
-"""Live sessions, judged again and again: one batched query on a short sweep, and at once when something changed.
+"""Live sessions, judged again and again: batched queries on a short sweep, and at once when something changed.
 
 What ends a session from outside goes through here: a verdict of policy, an OPA or an audit log that is gone for longer
 than the permit's grace, an operator, a gateway that shuts down.
@@ -7,72 +7,22 @@ than the permit's grace, an operator, a gateway that shuts down.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, KeysView
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from gateway.audit.journal import Journal
 from gateway.audit.log import AuditLog
-from gateway.errors import AuditUnavailable, DoorwardError, PolicyUnavailable, SessionEnded
-from gateway.model import Holder, Permit, Reason, SessionId, Verdict
+from gateway.concurrency import Rounds
+from gateway.errors import AuditUnavailable, PolicyUnavailable
+from gateway.model import Holder, Permit, Reason, SessionId
 from gateway.policy import Policy
-from gateway.policy.contract import Judgement, LiveSession, rfc3339
 from gateway.telemetry import Step
+from gateway.verdicts import LiveEntry, Watched
 
-log = logging.getLogger(__name__)
-
-
-class Watched(Protocol):
-    """What a judge needs of a session's client."""
-
-    def say(self, text: str) -> None: ...
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
-    def idle_seconds(self) -> float: ...
-
-
-@dataclass(eq=False, slots=True)
-class LiveEntry:
-    """One live session."""
-
-    holder: Holder
-    permit: Permit
-    client: Watched
-    journal: Journal
-    started: datetime = field(default_factory=lambda: datetime.now(UTC))
-    verdict: Verdict | None = None
-    judged: int = 0
-    unjudged_since: float | None = None
-    ended: asyncio.Future[SessionEnded] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    async def wait_ended(self) -> None:
-        """Never returns; raises SessionEnded when someone ends this session."""
-        raise await asyncio.shield(self.ended)
-
-    def raise_if_ended(self) -> None:
-        """Raise SessionEnded if someone already ended this session."""
-        if self.ended.done():
-            raise self.ended.result()
-
-    def end(self, reasons: list[Reason]) -> None:
-        """End it, once; later words change nothing."""
-        if not self.ended.done():
-            self.ended.set_result(SessionEnded(reasons))
-
-    def facts(self) -> LiveSession:
-        return LiveSession(
-            id=self.holder.session,
-            person=self.holder.person,
-            grant=self.holder.grant,
-            target=self.holder.target,
-            started_at=rfc3339(self.started),
-            expires_at=rfc3339(self.permit.expires_at),
-            idle_seconds=round(self.client.idle_seconds(), 1),
-        )
+MOST_AT_ONCE = 500
+"""Sessions in one question: an answer that is late or malformed leaves no more than these unjudged."""
 
 
 class Live:
@@ -85,7 +35,8 @@ class Live:
         self._sweep_seconds = sweep_seconds
         self._audit_grace = audit_grace
         self._entries: dict[SessionId, LiveEntry] = {}
-        self._lock = asyncio.Lock()
+        self._rounds = Rounds(self._round)
+        self._rounds_of_persons = Rounds(self._round)
 
     @asynccontextmanager
     async def entered(
@@ -109,11 +60,16 @@ class Live:
             {
                 **entry.facts().model_dump(),
                 "verdict": entry.verdict,
+                "dropped": sorted(entry.dropped.kinds),
                 "backend": entry.permit.workspace.backend,
                 "trace_id": entry.journal.trace_id,
             }
             for entry in self._entries.values()
         ]
+
+    def entry(self, session: SessionId) -> LiveEntry | None:
+        """The live session of that id."""
+        return self._entries.get(session)
 
     def end(self, session: SessionId, reason: Reason) -> bool:
         """End one session by an operator's word; False when there is none of that id."""
@@ -132,31 +88,53 @@ class Live:
             entry.end([reason])
 
     async def sweep(self) -> None:
-        """Judge on a short sweep, for ever."""
+        """Judge on a short sweep, for ever: as often as is said, and OPA has a rest when it is slower than that."""
+        took = 0.0
         while True:
-            await asyncio.sleep(self._sweep_seconds)
+            await asyncio.sleep(max(self._sweep_seconds - took, self._sweep_seconds / 4))
+            began = time.monotonic()
             await self.reevaluate()
+            took = time.monotonic() - began
 
     async def reevaluate(self, person: str | None = None) -> int:
-        """Judge the live sessions (of `person`) now; how many there were.  A policy that fails is not an error here."""
-        async with self._lock:
-            entries = [entry for entry in self._entries.values() if person in (None, entry.holder.person)]
-            if entries:
-                await self._judge(entries)
-            return len(entries)
+        """Judge the live sessions (of `person`) now; how many there were.  A policy that fails is not an error here.
+
+        Many at once are few questions: whoever asks while one is under way shares the next with all who do so.  Who
+        asks about a person does not wait for an answer about everybody.
+        """
+        judged = await (self._rounds if person is None else self._rounds_of_persons).join(person)
+        return sum(person in (None, judged_person) for judged_person in judged)
+
+    async def _round(self, persons: frozenset[str | None]) -> list[str]:
+        entries = [entry for entry in self._entries.values() if None in persons or entry.holder.person in persons]
+        if entries:
+            await self._judge(entries)
+        return [entry.holder.person for entry in entries]
 
     async def _judge(self, entries: list[LiveEntry]) -> None:
+        parts = [entries[first : first + MOST_AT_ONCE] for first in range(0, len(entries), MOST_AT_ONCE)]
+        await asyncio.gather(*(self._judge_part(part) for part in parts))
+
+    async def _judge_part(self, entries: list[LiveEntry]) -> None:
         asked = time.monotonic()
         facts = {entry.holder.session: entry.facts() for entry in entries}
         try:
             judged = await self._policy.judge(self._journal, list(facts.values()))
         except PolicyUnavailable as error:
-            for entry in entries:
-                _unjudged(entry, asked, error)
+            for entry in _still_open(entries, asked):
+                entry.unjudged(asked, error)
             return
-        news = [entry for entry in entries if _apply(entry, judged.sessions[entry.holder.session])]
+        news = []
+        for entry in _still_open(entries, asked):
+            judgement = judged.sessions.get(entry.holder.session)
+            if judgement is None:
+                entry.unjudged(asked, judged.unjudged)
+                continue
+            entry.asked = asked
+            if (told := entry.judge(judgement, judged.decision_id)) is not None:
+                news.append(entry.record({**judged.record(facts[entry.holder.session]), **told}))
         # An end does not wait for its record; an unchanged "keep" of every second is not news (docs/adr/0004).
-        await asyncio.gather(*(_record(entry, judged.record(facts[entry.holder.session])) for entry in news))
+        await asyncio.gather(*news)
 
     async def watch_audit(self) -> None:
         """Pause every session while the audit log cannot be written, and end them when it stays so."""
@@ -183,28 +161,6 @@ class Live:
         return False
 
 
-def _unjudged(entry: LiveEntry, asked: float, error: DoorwardError) -> None:
-    since = entry.unjudged_since = asked if entry.unjudged_since is None else entry.unjudged_since
-    if time.monotonic() - since >= entry.permit.session.policy_grace_seconds:
-        entry.end(list(error.reasons))
-
-
-def _apply(entry: LiveEntry, judgement: Judgement) -> bool:
-    """Do what was judged; return whether it is news."""
-    before, entry.verdict = entry.verdict, judgement.verdict
-    entry.unjudged_since = None
-    entry.judged += 1
-    match judgement.verdict:
-        case Verdict.END:
-            entry.end(list(judgement.reasons))
-        case Verdict.WARN if before is not Verdict.WARN:
-            entry.client.say(f"doorward: {judgement.reasons[0].message}")
-    return before is not judgement.verdict
-
-
-async def _record(entry: LiveEntry, facts: dict[str, Any]) -> None:
-    try:
-        async with entry.journal.step(Step.LIVE, **facts, outcome=entry.verdict):
-            pass
-    except AuditUnavailable:
-        log.error("judgement_unrecorded", extra={"session": entry.holder.session})
+def _still_open(entries: list[LiveEntry], asked: float) -> list[LiveEntry]:
+    """Those without an answer to a later question than of `asked`: two questions can be under way at once."""
+    return [entry for entry in entries if entry.asked <= asked]

@@ -10,68 +10,73 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, NewType
+from typing import Annotated, Literal, NewType
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AwareDatetime, Field, SecretStr, field_validator
+
+from gateway.obligations import PERMIT, Obligation, misfits
+from gateway.values import Name as Name
+from gateway.values import Reason as Reason
+from gateway.values import Value as Value
 
 SessionId = NewType("SessionId", str)
 """One connection's id, on every record, span, label and lease of it."""
 
-Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9._-]+$")]
+ForcedCommand = Annotated[str, Field(max_length=4096, pattern=r"\S")]
+"""A command line for the workspace's shell.  A blank one is none, and none must be said by its absence."""
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
-class Value(BaseModel):
-    """A frozen value that refuses keys it does not know and types it was not promised."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, ser_json_timedelta="float")
-
-
-class Reason(Value):
-    """Why: a stable code for machines, one sentence for the engineer, and what to do next."""
-
-    code: str = Field(min_length=1, max_length=64, pattern=r"^[a-z0-9_]+$")
-    message: str = Field(min_length=1, max_length=500)
-    remedy: str = Field(default="", max_length=500)
-    field: str = Field(default="", max_length=200, description="The field at fault, where one is (grants door)")
+Restriction = Literal["pty", "port-forwarding", "agent-forwarding", "X11-forwarding"]
 
 
 class Identity(Value):
-    """Who Rego says this is."""
+    """Who Rego says this is, and by what."""
 
-    person: Name
-    groups: tuple[Name, ...] = ()
+    person: Name = Field(description="their name: the key of their entry in data.people")
+    groups: tuple[Name, ...] = Field(default=(), description="those of their entry, and those that a proof brought")
+    via: tuple[Name, ...] = Field(default=(), description="what was proven, in policy's words, in order")
+    key_id: str = Field(default="", max_length=1000, description="of the certificate, on every record")
+    restrictions: tuple[Restriction, ...] = Field(default=(), description="what the certificate does not permit")
+    force_command: str = Field(default="", max_length=65536, description="the certificate's, for the permit")
+    honeypot: bool = Field(default=False, description="admitted without a proof")
+
+    def ids(self) -> dict[str, str]:
+        """What goes on every record from here on."""
+        return {"person": self.person, **({"key_id": self.key_id} if self.key_id else {})}
 
 
 class WorkspaceUser(Value):
     """The unprivileged account everything in the workspace runs as."""
 
-    name: Name = "debug"
-    uid: int = Field(default=65532, ge=1)
-    gid: int = Field(default=65532, ge=1)
+    name: Name = Field(default="debug", description="the account's name")
+    uid: int = Field(default=65532, ge=1, description="its number; never that of root")
+    gid: int = Field(default=65532, ge=1, description="the number of its group")
 
 
 class Limits(Value):
     """What the workspace may use at most.  Every limit is enforced by the runtime, none is advice."""
 
-    memory_bytes: int = Field(ge=16 * 2**20)
-    cpus: float = Field(gt=0, le=1024)
-    pids: int = Field(ge=8)
+    memory_bytes: int = Field(ge=16 * 2**20, description="memory, swap included")
+    cpus: float = Field(gt=0, le=1024, description="processors, or a part of one")
+    pids: int = Field(ge=8, description="processes and threads at once")
     tmpfs_bytes: int = Field(ge=2**20, description="size of /tmp and of the home directory, each")
 
 
 class Address(Value):
     """A TCP destination."""
 
-    host: str = Field(min_length=1, max_length=253)
-    port: Port
+    host: str = Field(min_length=1, max_length=253, description="name or address")
+    port: Port = Field(description="TCP port")
 
 
 class Egress(Value):
     """One destination the workspace may reach: named `host:port` inside, dialled by the gateway at `address`."""
 
-    host: str = Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9._-]+$")
-    port: Port
+    host: str = Field(
+        min_length=1, max_length=253, pattern=r"^[A-Za-z0-9._-]+$", description="the name it has in the workspace"
+    )
+    port: Port = Field(description="TCP port in the workspace")
     address: Address | None = Field(default=None, description="where the gateway dials; host:port when absent")
 
     @property
@@ -82,70 +87,136 @@ class Egress(Value):
 class Network(Value):
     """Everything the workspace can reach.  Empty: nothing but itself."""
 
-    egress: tuple[Egress, ...] = ()
+    egress: tuple[Egress, ...] = Field(default=(), description="every destination, one by one")
+
+
+class Toleration(Value):
+    """A taint that the workspace's pod tolerates, in Kubernetes' words."""
+
+    key: str = Field(default="", max_length=316, description="of the taint; empty with Exists: every taint")
+    operator: Literal["Equal", "Exists"] = Field(default="Equal", description="how the taint's value is compared")
+    value: str = Field(default="", max_length=63, description="of the taint, for Equal")
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field(
+        default="", description="of the taint; empty: every effect"
+    )
+
+
+class PodOptions(Value):
+    """Where and how a workspace's pod runs, in Kubernetes' words; other backends do not look at it."""
+
+    node_selector: dict[str, str] = Field(default_factory=dict, max_length=20, description="labels of its node")
+    tolerations: tuple[Toleration, ...] = Field(default=(), max_length=20, description="taints that it tolerates")
+    runtime_class: str = Field(default="", max_length=253, description="for example gvisor; empty: the cluster's own")
+    image_pull_secrets: tuple[Name, ...] = Field(default=(), max_length=5, description="secrets of its namespace")
+    priority_class: str = Field(default="", max_length=253, description="empty: the cluster's own")
+    isolation: Literal["required", "best_effort"] = Field(
+        default="required", description="best_effort: also where the cluster does not enforce NetworkPolicy"
+    )
 
 
 class WorkspaceSpec(Value):
     """What to start."""
 
-    backend: Name
+    backend: Name = Field(description="which of the gateway's backends starts it")
     image: str = Field(min_length=1, description="by digest where the backend has images; a root's name in the sandbox")
-    user: WorkspaceUser = WorkspaceUser()
-    home: str = Field(default="/home/debug", pattern=r"^/")
+    user: WorkspaceUser = Field(default=WorkspaceUser(), description="whom everything in it runs as")
+    home: str = Field(default="/home/debug", pattern=r"^/", description="the home directory, a tmpfs")
     shell: str = Field(default="", description="login shell; empty: bash, else sh")
-    limits: Limits
-    network: Network = Network()
+    force_command: ForcedCommand | None = Field(
+        default=None,
+        description="what the shell runs instead of any shell, command or subsystem that is asked for; absent: those",
+    )
+    limits: Limits = Field(description="what it may use at most")
+    network: Network = Field(default=Network(), description="what it can reach")
     env: dict[str, str] = Field(default_factory=dict, description="visible to every process; never a secret")
-    read_only: bool = True
+    read_only: bool = Field(default=True, description="whether the root file system cannot be written to")
+    pod: PodOptions = Field(default=PodOptions(), description="how its pod runs, where the backend is Kubernetes")
 
 
 class PostgresDelivery(Value):
     """Deliver as a libpq service file, so that `psql` works with no argument."""
 
-    kind: str = Field(default="postgres", pattern="^postgres$")
-    host: str
-    port: Port
-    dbname: str
+    kind: str = Field(default="postgres", pattern="^postgres$", description="this way of delivery")
+    host: str = Field(description="the server, as the workspace names it")
+    port: Port = Field(description="the server's port")
+    dbname: str = Field(description="the database")
 
 
 class CredentialSpec(Value):
     """One credential to issue for this session alone."""
 
-    name: Name
-    issuer: Name
-    role: Name
+    name: Name = Field(description="what the session calls it: the service, for libpq")
+    issuer: Name = Field(description="which of the gateway's issuers issues it")
+    role: Name = Field(description="the issuer's role that says what it is good for")
     ttl_seconds: int = Field(ge=5, le=86400, description="how long it may outlive a gateway that died")
-    deliver: PostgresDelivery
+    deliver: PostgresDelivery = Field(description="how it gets into the workspace")
 
 
 class SessionLimits(Value):
     """The clocks that end a session, in seconds."""
 
-    idle_seconds: float = Field(gt=0)
-    max_seconds: float = Field(gt=0)
+    idle_seconds: float = Field(gt=0, description="without a byte either way")
+    max_seconds: float = Field(gt=0, description="in all, whatever the grant says")
     warn_seconds: float = Field(ge=0, description="how long before an end by clock the terminal is warned")
-    max_channels: int = Field(ge=1, le=1000)
+    max_channels: int = Field(ge=1, le=1000, description="open at once; a number of channels, not seconds")
     policy_grace_seconds: float = Field(ge=0, description="how long a session outlives an OPA that does not answer")
+
+
+class SessionCounts(Value):
+    """How many sessions may be open at once, this one among them; absent: any number."""
+
+    grant: int | None = Field(default=None, ge=1, description="on its grant")
+    person: int | None = Field(default=None, ge=1, description="of its person")
+    target: int | None = Field(default=None, ge=1, description="at its target, everybody's")
 
 
 class Recording(Value):
     """What is recorded; `required` means no session without it."""
 
-    what: tuple[str, ...] = ()
-    required: bool = False
+    what: tuple[str, ...] = Field(default=(), description="the streams")
+    required: bool = Field(default=False, description="no session without it")
 
 
 class Permit(Value):
     """What one session may be.  Only `gateway.policy` makes one, out of a config decision."""
 
-    grant: str = Field(min_length=1, max_length=128)
-    target: Name
-    expires_at: AwareDatetime
-    workspace: WorkspaceSpec
-    credentials: tuple[CredentialSpec, ...] = ()
-    session: SessionLimits
-    recording: Recording = Recording()
-    notice: str = Field(default="", max_length=500)
+    grant: str = Field(min_length=1, max_length=128, description="the id of the grant that it stands on")
+    target: Name = Field(description="what it is for")
+    expires_at: AwareDatetime = Field(description="when it ends at the latest: the grant's end, or before")
+    ending: Reason | None = Field(default=None, description="why it is over at expires_at; absent: the grant ends")
+    workspace: WorkspaceSpec = Field(description="what to start")
+    credentials: tuple[CredentialSpec, ...] = Field(default=(), description="what to issue for it alone")
+    session: SessionLimits = Field(description="the clocks that end it")
+    max_sessions: SessionCounts = Field(default=SessionCounts(), description="how many may be open at once")
+    recording: Recording = Field(default=Recording(), description="what is recorded of it")
+    notice: str = Field(default="", max_length=500, description="a line for the engineer at the start")
+    break_glass: bool = Field(default=False, description="whether it stands behind broken glass")
+    capture_credentials: bool = Field(default=False, description="put what was typed at the door on record, in clear")
+    obligations: tuple[Obligation, ...] = Field(default=(), max_length=50, description="on what conditions")
+
+    @field_validator("obligations")
+    @classmethod
+    def _go_with_a_session(cls, value: tuple[Obligation, ...]) -> tuple[Obligation, ...]:
+        if wrong := misfits(value, PERMIT):
+            raise ValueError(f"a session cannot be obliged to this, or not twice: {', '.join(wrong)}")
+        return value
+
+
+class Choice(Value):
+    """One target that a person may have now, as a menu offers it."""
+
+    target: Name = Field(description="its name")
+    login: str = Field(min_length=1, max_length=300, description="what to put before the @ to have it at once")
+    label: str = Field(default="", max_length=1000, description="what tells it from the others, on one line")
+
+
+class Desk(Value):
+    """What the door itself tells a person, without starting anything."""
+
+    words: tuple[str, ...] = Field(default=(), max_length=20, description="commands that the door answers")
+    text: str = Field(default="", max_length=100_000, description="the answer, where the request is one of the words")
+    choices: tuple[Choice, ...] = Field(default=(), max_length=100, description="for whoever has to name a target")
+    seconds: float = Field(default=120, gt=0, le=3600, description="how long a menu waits")
 
 
 class Verdict(StrEnum):
@@ -153,7 +224,34 @@ class Verdict(StrEnum):
 
     KEEP = "keep"
     WARN = "warn"
+    RESTRICT = "restrict"
     END = "end"
+
+
+class Droppable(StrEnum):
+    """What a live session can lose while it goes on: requests by their names in SSH, and `sftp`."""
+
+    SFTP = "sftp"
+    DIRECT_TCPIP = "direct-tcpip"
+    DIRECT_STREAMLOCAL = "direct-streamlocal@openssh.com"
+    TCPIP_FORWARD = "tcpip-forward"
+    STREAMLOCAL_FORWARD = "streamlocal-forward@openssh.com"
+    X11 = "x11-req"
+    AGENT = "auth-agent-req@openssh.com"
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """What a live session may not have for now, and why."""
+
+    kinds: frozenset[str]
+    """Of `Droppable`."""
+    reasons: tuple[Reason, ...] = ()
+    decision_id: str = ""
+    """Of the judgement that it comes from."""
+
+
+NOTHING_DROPPED = Dropped(frozenset())
 
 
 @dataclass(frozen=True, slots=True)

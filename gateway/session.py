@@ -10,95 +10,27 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from gateway.audit.journal import Journal
 from gateway.backends import CREDENTIALS_DIR, Backend, Order, Workspace
 from gateway.clocks import Clocks
 from gateway.concurrency import background, first_done, together
 from gateway.credentials import Issuer, Leases, delivery
-from gateway.errors import CredentialsUnavailable, DoorwardError, SessionEnded, WorkspaceUnavailable
-from gateway.live import Live, LiveEntry
-from gateway.model import CredentialSpec, DeliveredFile, Holder, Lease, Permit, Reason, SessionId
-from gateway.policy import Policy, Subject
+from gateway.errors import CredentialsUnavailable, DoorwardError, GatewayShutdown, SessionEnded, WorkspaceUnavailable
+from gateway.live import Live
+from gateway.model import CredentialSpec, Holder, Lease, Permit, Reason, SessionId
+from gateway.narration import narrated, notice
+from gateway.obliged import Obligations
+from gateway.parties import Agent, Client, Connect
+from gateway.policy import Configured, Policy
+from gateway.policy.census import Census, NoRoom
 from gateway.telemetry import Step
+from gateway.verdicts import LiveEntry
 
 log = logging.getLogger(__name__)
 
-WAITING_SECONDS = 1.0
-"""After this long at a terminal, the engineer is told what is being waited for."""
 CUT_OFF_SECONDS = 1.0
-
-
-class Agent(Protocol):
-    """The workspace's agent, as the story needs it."""
-
-    async def setup(
-        self, *, env: Mapping[str, str], home: str, shell: str, user: str, files: Sequence[DeliveredFile] = ()
-    ) -> None: ...
-
-    async def open_egress(self, permit: Permit, journal: Journal) -> None: ...
-
-    async def wait_gone(self) -> None: ...
-
-
-Connect = Callable[[Workspace], AbstractAsyncContextManager[Agent]]
-"""How the agent of a workspace is reached."""
-
-
-class Client(Protocol):
-    """The engineer's connection, authenticated, as the story needs it."""
-
-    @property
-    def subject(self) -> Subject: ...
-
-    async def wait_request(self) -> Mapping[str, Any]:
-        """Return the first channel they ask for, as facts."""
-        ...
-
-    async def wait_gone(self) -> None:
-        """Return when the connection has closed."""
-        ...
-
-    async def wait_abandoned(self) -> None:
-        """Return when the connection has closed before `relay_to`; after it, never: then the story itself notices.
-
-        So that a story is interrupted at most once, and never in the middle of its clean-up.
-        """
-        ...
-
-    def environment(self) -> Mapping[str, str]:
-        """What sshd would put into a program's environment about the connection."""
-        ...
-
-    def permit(self, permit: Permit) -> None:
-        """From now on requests can be judged."""
-        ...
-
-    def relay_to(self, agent: Any, notice: str) -> None:
-        """From now on programs can start; `notice` is one line for terminals."""
-        ...
-
-    def say(self, text: str) -> None:
-        """One line for every open terminal; nothing where there is none."""
-        ...
-
-    def end(self, error: DoorwardError) -> None:
-        """Show `error` on everything that is open, answer everything still asked with it, and hang up soon."""
-        ...
-
-    def pause(self) -> None:
-        """Read no more from the engineer."""
-        ...
-
-    def resume(self) -> None: ...
-
-    def idle_seconds(self) -> float: ...
-
-    def traffic(self) -> Sequence[Mapping[str, Any]]:
-        """What passed, per channel, for the record."""
-        ...
 
 
 class Sessions:
@@ -111,12 +43,16 @@ class Sessions:
         issuers: Mapping[str, Issuer],
         connect: Connect,
         live: Live,
+        obligations: Obligations,
+        census: Census,
     ) -> None:
         self._policy = policy
         self._backends = backends
         self._issuers = issuers
         self._connect = connect
         self._live = live
+        self._obligations = obligations
+        self._census = census
 
     async def handle(self, session: SessionId, client: Client, journal: Journal) -> None:
         """The boundary: only cancellation leaves it, and then the client has been told."""
@@ -125,22 +61,35 @@ class Sessions:
         except DoorwardError as error:
             client.end(error)
         except BaseException as error:
-            client.end(DoorwardError("the gateway failed; this is not your doing"))
+            is_cut = isinstance(error, asyncio.CancelledError)  # by a gateway that ends, and nobody else
+            client.end(GatewayShutdown() if is_cut else DoorwardError("the gateway failed; this is not your doing"))
             if not isinstance(error, Exception):
                 raise
             log.exception("session_bug", extra={"session": session})
 
     async def _run(self, session: SessionId, client: Client, journal: Journal) -> None:
         """The story."""
-        request = await client.wait_request()
-        permit = await self._policy.configure(journal, client.subject, request)
+        answer = await self._permit(session, client, journal)
+        permit = answer.granted()
         journal.bind(grant=permit.grant, target=permit.target)
         holder = _holder(session, client, permit, journal)
-        client.permit(permit)
+        await client.remember(permit)
+        try:
+            place = self._census.take(holder, permit.max_sessions, client)
+        except NoRoom:
+            # Others were quicker than the answer: policy, asked again, says so in its own words.
+            (await self._policy.configure(journal, client.subject, answer.request)).granted()
+            raise
+        with place:
+            client.permit(permit, answer.desk)
+            await self._inside(holder, permit, client, journal)
+
+    async def _inside(self, holder: Holder, permit: Permit, client: Client, journal: Journal) -> None:
+        """What there is between a permit and its end."""
         async with (
             self._live.entered(holder, permit, client, journal) as entry,
             background(entry.wait_ended()) as starting,
-            _narrated(client) as ready,
+            narrated(client) as ready,
             together(
                 journal.held(Step.LEASE, self._leases(permit, holder), issuers=_issuers_of(permit)),
                 journal.held(Step.WORKSPACE, self._workspace(permit, holder), backend=permit.workspace.backend),
@@ -151,7 +100,7 @@ class Sessions:
             ready()
             starting.cancel()  # from here on the relay looks, and tells before it takes away
             entry.raise_if_ended()
-            client.relay_to(agent, _notice(permit))
+            client.relay_to(agent, notice(permit))
             async with journal.step(Step.RELAY) as step:
                 try:
                     await self._until_it_ends(client, permit, entry, leases, workspace, agent)
@@ -160,6 +109,15 @@ class Sessions:
                     raise
                 finally:
                     step.note(channels=list(client.traffic()), judged=entry.judged)
+
+    async def _permit(self, session: SessionId, client: Client, journal: Journal) -> Configured:
+        """The permit for what they ask for, or for what they then choose at the desk, its conditions met."""
+        request = await client.wait_request()
+        answer = await self._policy.configure(journal, client.subject, request)
+        while answer.permit is None:
+            request = await client.choose(answer)
+            answer = await self._policy.configure(journal, client.subject, request)
+        return await self._obligations.met(session, client, request, answer, journal)
 
     async def _furnish(
         self, agent: Agent, leases: Sequence[Leases], permit: Permit, client: Client, journal: Journal
@@ -241,8 +199,7 @@ def _issuers_of(permit: Permit) -> str:
 
 
 async def _ends(wait: Callable[[], Any], code: str, remedy: str) -> None:
-    why = await wait()
-    raise SessionEnded([Reason(code=code, message=why, remedy=remedy)])
+    raise SessionEnded([Reason(code=code, message=await wait(), remedy=remedy)])
 
 
 async def _cut_off(agent: Agent, workspace: Workspace) -> str:
@@ -253,28 +210,3 @@ async def _cut_off(agent: Agent, workspace: Workspace) -> str:
             return await workspace.wait_gone()
     except TimeoutError:
         return "the connection to the workspace was lost"
-
-
-@asynccontextmanager
-async def _narrated(client: Client) -> AsyncIterator[Callable[[], bool]]:
-    """Tell a terminal what is being waited for when it takes over a second, until the yielded function is called."""
-
-    async def tell() -> None:
-        await asyncio.sleep(WAITING_SECONDS)
-        client.say("doorward: waiting for your workspace and credentials ...")
-
-    async with background(tell()) as telling:
-        yield telling.cancel
-
-
-def _notice(permit: Permit) -> str:
-    until = permit.expires_at.astimezone(UTC)
-    left = max(timedelta(0), until - datetime.now(UTC))
-    recorded = ("recorded: " + ", ".join(permit.recording.what)) if permit.recording.what else "not recorded"
-    parts = [f"grant {permit.grant}", permit.target, f"until {until:%Y-%m-%d %H:%M} UTC ({_span(left)})", recorded]
-    return "doorward: " + " · ".join(parts) + (f" · {permit.notice}" if permit.notice else "")
-
-
-def _span(left: timedelta) -> str:
-    minutes = int(left.total_seconds() // 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

@@ -12,62 +12,24 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableVariable
 
+from gateway import plugins
 from gateway.errors import SettingsError
+from gateway.sections import ClientName, SecretRef, Section
+from gateway.settings_authn import AuthnSettings
+from gateway.settings_door import DoorSettings
+from gateway.settings_hooks import HookSettings
+from gateway.settings_ssh import SshSettings
 
 ENV_PREFIX = "DOORWARD_"
-Listen = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$")]
-ClientName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SecretRef(Section):
-    """Where a secret is: exactly one of `file` (whole content, trailing newline dropped) or `env`."""
-
-    file: Path | None = None
-    env: str | None = None
-
-    @model_validator(mode="after")
-    def _one_of(self) -> SecretRef:
-        if (self.file is None) == (self.env is None):
-            raise ValueError("name exactly one of `file` and `env`")
-        return self
-
-    def read(self) -> SecretStr:
-        """Raises SettingsError that names the reference, never the value."""
-        if self.env is not None:
-            value = os.environ.get(self.env)
-            if not value:
-                raise SettingsError(f"environment variable {self.env} is not set, but the settings refer to it")
-            return SecretStr(value)
-        try:
-            value = Path(str(self.file)).read_text().rstrip("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"secret file {self.file} cannot be read: {error}") from error
-        if not value:
-            raise SettingsError(f"secret file {self.file} is empty")
-        return SecretStr(value)
-
-
-class SshSettings(Section):
-    """The door itself."""
-
-    listen: Listen = "127.0.0.1:2222"
-    host_keys: tuple[Path, ...] = Field(default=(), description="empty: one ed25519 key made in state_dir")
-    login_grace_seconds: float = Field(default=30, gt=0)
-    max_auth_tries: int = Field(default=6, ge=1)
-    max_connections: int = Field(default=200, ge=1)
-    keepalive_seconds: float = Field(default=15, gt=0)
-    keepalive_count: int = Field(default=3, ge=1)
-    drain_seconds: float = Field(default=5, ge=0, description="on SIGTERM, how long running sessions may go on")
+PLUGIN = "plugin"
+"""The kind of an error whose message begins with the rest of the key."""
 
 
 class PolicySettings(Section):
@@ -75,38 +37,12 @@ class PolicySettings(Section):
 
     url: str = Field(default="http://127.0.0.1:8181", pattern=r"^https?://")
     token: SecretRef | None = None
+    auditor_token: SecretRef | None = Field(default=None, description="what `doorward policy` reads everything with")
     ca_file: Path | None = None
     timeout_seconds: float = Field(default=1.5, gt=0, le=2.5, description="per decision; late is a deny")
     sweep_seconds: float = Field(default=1.0, gt=0, le=60, description="how often live sessions are judged again")
+    bundles_seconds: float = Field(default=10, gt=0, description="how often OPA is asked how its bundles fare")
     lint_seconds: float = Field(default=60, gt=0, description="how often malformed grants in OPA are looked for")
-
-
-class DoorClient(Section):
-    """One automation that may write grants."""
-
-    token: SecretRef
-
-
-class DoorSettings(Section):
-    """The grants door: OPA's data API in shape, judged by policy, recorded."""
-
-    listen: Listen | None = Field(default=None, description="absent: no grants door")
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    plain_http: bool = Field(default=False, description="tokens travel in the clear to here; TLS ends before the door")
-    clients: dict[ClientName, DoorClient] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _tokens_do_not_travel_in_the_clear(self) -> DoorSettings:
-        if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("tls_certificate and tls_key belong together: name both or neither")
-        host = (self.listen or "").rpartition(":")[0].strip("[]")
-        if not (self.tls_certificate or self.plain_http or host in ("", "localhost", "::1") or host.startswith("127.")):
-            raise ValueError(
-                f"listen: {host} is not loopback, so tls_certificate and tls_key are needed"
-                " (or plain_http = true, where TLS ends before the door)"
-            )
-        return self
 
 
 class AuditSettings(Section):
@@ -114,6 +50,13 @@ class AuditSettings(Section):
 
     file: Path | None = Field(default=None, description="absent: audit.jsonl in state_dir")
     grace_seconds: float = Field(default=3, ge=0, description="how long sessions stay paused before they end")
+    rotate_bytes: int = Field(default=2**27, ge=2**20, description="a file that long is closed, and the next begun")
+    rotate_seconds: float = Field(default=86400, ge=60, description="and one whose first record is that old")
+    compress: bool = Field(default=False, description="closed files are packed with gzip")
+    keep_segments: int | None = Field(default=None, ge=1, description="how many closed files are kept; absent: all")
+    keep_days: float | None = Field(
+        default=None, gt=0, le=36500, description="how long they are kept; absent: for ever"
+    )
 
 
 class VaultSettings(Section):
@@ -135,8 +78,30 @@ class EmbeddedIssuerSettings(Section):
     roles: Path = Field(description="folder of <role>.create.sql and <role>.revoke.sql")
 
 
-class CredentialsSettings(Section):
+class Offered(Section):
+    """A section of parts, ours and those of installed packages: a key that is not ours is an entry point's name."""
+
+    model_config = ConfigDict(extra="allow")
+    group: ClassVar[str]
+
+    @model_validator(mode="after")
+    def _plugins(self) -> Self:
+        try:
+            self.plugins.update(plugins.validated(self.group, self.plugins))
+        except ValueError as error:
+            raise PydanticCustomError(PLUGIN, "{reason}", {"reason": str(error)}) from error
+        return self
+
+    @property
+    def plugins(self) -> dict[str, Any]:
+        """The settings of those that are not ours, each as its own model."""
+        return self.__pydantic_extra__ or {}
+
+
+class CredentialsSettings(Offered):
     """The issuers a permit can name, by their keys here."""
+
+    group = plugins.ISSUERS
 
     vault: VaultSettings | None = None
     embedded: EmbeddedIssuerSettings | None = None
@@ -151,6 +116,24 @@ class DockerSettings(Section):
     runtime: str | None = Field(default=None, description="OCI runtime, for example runsc")
 
 
+class KubernetesSettings(Section):
+    """A namespace of a Kubernetes cluster (1.28 or newer)."""
+
+    kubeconfig: Path | None = Field(default=None, description="absent: the service account of the gateway's own pod")
+    context: str | None = Field(default=None, description="of the kubeconfig; absent: its current one")
+    namespace: str = Field(default="doorward-workspaces", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    agent_image: str = Field(
+        pattern=r"^\S+@sha256:[0-9a-f]{64}$", description="by digest; backends/kubernetes/agent.Dockerfile makes it"
+    )
+    pod_pids_limit: int | None = Field(
+        default=None, ge=8, description="podPidsLimit of the kubelets; a permit that wants less processes is refused"
+    )
+    enforces_network_policy: bool | None = Field(
+        default=None, description="absent: found out by trying, at start and later"
+    )
+    start_seconds: float = Field(default=30, gt=0, le=300, description="until a pod must run, its images pulled")
+
+
 class SandboxSettings(Section):
     """bubblewrap on this machine."""
 
@@ -161,20 +144,25 @@ class SandboxSettings(Section):
     tools: tuple[Path, ...] = Field(default=(), description="extra folders bound read-only and put on the PATH")
 
 
-class BackendsSettings(Section):
+class BackendsSettings(Offered):
     """The runtimes a permit can name, by their keys here."""
 
+    group = plugins.BACKENDS
+
     docker: DockerSettings | None = None
+    kubernetes: KubernetesSettings | None = None
     sandbox: SandboxSettings | None = None
 
 
 class TelemetrySettings(Section):
-    """Where traces go.  A trace is not evidence: an exporter that is down changes nothing."""
+    """Where traces and metrics go.  A trace is not evidence: an exporter that is down changes nothing."""
 
     exporter: Literal["none", "file", "otlp_http", "otlp_grpc"] = "none"
     endpoint: str | None = Field(default=None, description="for otlp_*: for example http://127.0.0.1:4318")
     file: Path | None = Field(default=None, description="for file: absent means traces.jsonl in state_dir")
     service_name: str = "doorward"
+    metrics: bool = Field(default=False, description="also metrics, by the same exporter")
+    metrics_seconds: float = Field(default=60, gt=0, description="how often")
 
 
 class Settings(BaseSettings):
@@ -188,7 +176,9 @@ class Settings(BaseSettings):
     instance: str = Field(default="doorward", pattern=r"^[A-Za-z0-9._-]{1,63}$", description="this gateway's own name")
     ssh: SshSettings = SshSettings()
     policy: PolicySettings = PolicySettings()
+    authn: AuthnSettings = AuthnSettings()
     door: DoorSettings = DoorSettings()
+    hooks: dict[ClientName, HookSettings] = Field(default_factory=dict)
     audit: AuditSettings = AuditSettings()
     credentials: CredentialsSettings = CredentialsSettings()
     backends: BackendsSettings = BackendsSettings()
@@ -233,10 +223,14 @@ def load(file: Path | None) -> Settings:
     try:
         return Settings(**values)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}" for item in error.errors()]
-        raise SettingsError("; ".join(lines)) from error
+        raise SettingsError("; ".join(map(_explained, error.errors()))) from error
     except UnreadableVariable as error:
         raise SettingsError(f"environment: {error}") from error
+
+
+def _explained(error: ErrorDetails) -> str:
+    key = ".".join(map(str, error["loc"])) or "settings"
+    return f"{key}{'.' if error['type'] == PLUGIN else ': '}{error['msg']}"
 
 
 def _refuse_unknown_variables() -> None:

@@ -37,6 +37,12 @@ TARGET = "orders-db"
 ROLE = "orders-readonly"
 GRANT = "DEMO-1"
 GRANT_HOURS = 8
+AUTOMATION = "ticketing"
+AUTOMATION_RIGHTS = {
+    "roots": ["grants", "approvals", "reviews", "roster"],
+    "verbs": ["GET", "PUT", "PATCH", "DELETE"],
+    "actions": ["reevaluate"],
+}
 DEBUG_IMAGE = "doorward-debug"
 STATE = Path("~/.local/state/doorward/run")
 
@@ -79,11 +85,16 @@ def _settings(
     return {
         "state_dir": str(folder),
         "instance": "laptop",
-        "ssh": {"listen": listen, "drain_seconds": 1},
-        "policy": {"url": engine.url, "token": {"file": str(engine.token_files["gateway"])}},
+        # Whoever tries it out comes from this machine, and fails at it as a beginner may.
+        "ssh": {"listen": listen, "drain_seconds": 1, "penalties": {"exempt": ["127.0.0.0/8", "::1/128"]}},
+        "policy": {
+            "url": engine.url,
+            "token": {"file": str(engine.token_files["gateway"])},
+            "auditor_token": {"file": str(engine.token_files["auditor"])},
+        },
         "door": {
             "listen": f"127.0.0.1:{steady_port(folder / 'door.port')}",
-            "clients": {"ticketing": {"token": {"file": str(folder / "ticketing.token")}}},
+            "clients": {AUTOMATION: {"token": {"file": str(folder / "ticketing.token")}}},
         },
         "credentials": {
             "embedded": {
@@ -115,6 +126,7 @@ async def _example(engine: EmbeddedOpa, database: EmbeddedPostgres, backend: str
     async with httpx.AsyncClient(base_url=engine.url, headers=headers) as client:
         documents = {
             f"people/{PERSON}": {"keys": [key.with_suffix(".pub").read_text().strip()], "groups": ["oncall"]},
+            f"automations/{AUTOMATION}": AUTOMATION_RIGHTS,
             f"targets/{TARGET}": example_target(address, backend, image, "embedded"),
         }
         for path, value in documents.items():
@@ -215,7 +227,7 @@ Doorward runs here with embedded parts:
   the embedded issuer stands in for Vault: the same short-lived database roles, made directly
   {stands_in}
   traces go to {folder}/traces.jsonl, the audit log is {folder}/audit.jsonl
-Host key: {running.fingerprints[0]}
+Host key: {running.host_keys.fingerprints[0]}
 
 In another terminal, as {PERSON} on call (grant {GRANT}, {GRANT_HOURS} hours):
 

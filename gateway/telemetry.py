@@ -26,34 +26,38 @@ class Step(StrEnum):
     """Steps of the story: the names of its spans and of its audit events."""
 
     CONNECTION = "connection"
+    REFUSED = "refused"
     ACCEPT = "accept"
     AUTHN = "authn"
+    VERIFY = "verify"
+    CAPTURE = "capture"
     CONFIG = "config"
+    REASON = "reason"
+    APPROVAL = "approval"
+    BREAKGLASS = "breakglass"
+    NOTIFY = "notify"
     LEASE = "lease"
     WORKSPACE = "workspace"
     AGENT = "agent"
     REQUEST = "request"
+    SFTP = "sftp"
     EGRESS = "egress"
+    LISTENER = "listener"
+    ARRIVAL = "arrival"
     RELAY = "relay"
     LIVE = "live"
     GONE = "gone"
     ADMISSION = "admission"
+    ADMIN = "admin"
     GRANT = "grant"
+    DATA = "data"
+    SEGMENT = "segment"
 
 
 @contextmanager
 def tracing(settings: Settings) -> Iterator[trace.Tracer]:
     """The tracer for this process; on exit what is pending is sent, for a bounded time."""
-    provider = TracerProvider(
-        resource=Resource.create(
-            {
-                "service.name": settings.telemetry.service_name,
-                "service.version": __version__,
-                "service.instance.id": settings.instance,
-            }
-        ),
-        shutdown_on_exit=False,
-    )
+    provider = TracerProvider(resource=resource(settings), shutdown_on_exit=False)
     with _exporter(settings) as exporter:
         if exporter is not None:
             provider.add_span_processor(
@@ -65,6 +69,17 @@ def tracing(settings: Settings) -> Iterator[trace.Tracer]:
             yield provider.get_tracer("doorward", __version__)
         finally:
             provider.shutdown()  # sends what is pending
+
+
+def resource(settings: Settings) -> Resource:
+    """What this process is called, on spans and on metrics."""
+    return Resource.create(
+        {
+            "service.name": settings.telemetry.service_name,
+            "service.version": __version__,
+            "service.instance.id": settings.instance,
+        }
+    )
 
 
 @contextmanager

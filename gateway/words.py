@@ -14,6 +14,7 @@ def explained(error: DoorwardError, session: str, *, lines: bool = True) -> str:
         said.append(f"doorward: {reason.code}: {reason.message}")
         if reason.remedy:
             said.append(f"doorward: what to do: {reason.remedy}")
+    said += [f"doorward: {line}" for line in error.lines if lines]
     decision = f"decision {error.decision_id}, " if error.decision_id else ""
     said.append(f"doorward: {decision}session {session}")
     shown = [printable(line) for line in said]

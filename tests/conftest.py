@@ -12,10 +12,15 @@ import pytest
 
 from tests.e2e.world import ALICE, TARGET, Door, Site, settings_of, standing_site
 from tests.stack import example
+from tests.stack.cluster import Cluster
+from tests.stack.cluster import cluster as started_cluster
+from tests.stack.docker import Docker, docker
+from tests.stack.keycloak import Keycloak, keycloak
 from tests.stack.opa import Opa, opa
 from tests.stack.require import require
 
 OpenDoor = Callable[..., Any]
+SHIPPED = Path(__file__).parents[1] / "backends" / "kubernetes"
 
 
 @pytest.fixture(scope="session")
@@ -32,11 +37,37 @@ def opa_server(parts_dir: Path) -> Iterator[Opa]:
 
 
 @pytest.fixture(scope="session")
-def site(parts_dir: Path, opa_server: Opa) -> Iterator[Site]:
+def engine(parts_dir: Path) -> Iterator[Docker]:
+    """A Docker engine, and the images can be had on it."""
+    require("docker", "images")
+    with docker(parts_dir / "docker") as there:
+        yield there
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A Kubernetes cluster with the namespace and the Role that we ship."""
+    require("kubernetes", "images")
+    with started_cluster() as there:
+        for file in ("namespace.yaml", "role.yaml"):
+            there.apply(SHIPPED / file)
+        yield there
+
+
+@pytest.fixture(scope="session")
+def site(parts_dir: Path, opa_server: Opa, engine: Docker) -> Iterator[Site]:
     """Every real part."""
-    require("docker", "images", "postgres")
-    with standing_site(parts_dir, opa_server) as everything:
+    require("postgres")
+    with standing_site(parts_dir, opa_server, engine) as everything:
         yield everything
+
+
+@pytest.fixture(scope="session")
+def identity_provider(parts_dir: Path) -> Iterator[Keycloak]:
+    """A real OpenID Connect provider."""
+    require("keycloak")
+    with keycloak(parts_dir / "keycloak") as server:
+        yield server
 
 
 @pytest.fixture

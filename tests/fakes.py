@@ -1,4 +1,4 @@
-"""Stand-ins that keep the same contracts as the real parts (`tests/contracts/`)."""
+"""Stand-ins that keep the same contracts as the real parts (`gateway/contracts/`)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+from gateway.authn import Evidence, Prompt, Verified
 from gateway.backends import Order, ProtocolFactory, Workspace
 from gateway.concurrency import to_the_end
-from gateway.errors import WorkspaceUnavailable
+from gateway.errors import VerifierUnavailable, WorkspaceUnavailable
 from gateway.model import SessionId, WorkspaceSpec
 
 GRACE_SECONDS = 3.0
@@ -116,3 +118,42 @@ class ProcessWorkspace:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
             await self._process.wait()
+
+
+class Known:
+    """A verifier that knows who has which secret; it asks for it where a dialogue is to be had."""
+
+    def __init__(self, secrets: Mapping[str, str], claims: Mapping[str, Any] | None = None) -> None:
+        self._secrets = secrets
+        self._claims = claims or {}
+        self.asked: list[Any] = []
+        self.cancelled = 0
+        self.unavailable = False
+
+    async def verify(self, verification: Any, evidence: Evidence) -> Verified:
+        self.asked.append(verification)
+        if self.unavailable:
+            raise VerifierUnavailable("the verifier does not answer")
+        name = str(getattr(verification, "username", "") or getattr(verification, "account", evidence.login))
+        typed = evidence.password
+        if typed is None and evidence.ask is not None:
+            try:
+                [typed] = await evidence.ask("", [Prompt("Code: ", echo=False)])
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+        right = typed is not None and typed.get_secret_value() == self._secrets.get(name)
+        return Verified(right, self._claims if right else {})
+
+
+class Listed:
+    """A verifier of keys: those whose fingerprints it has."""
+
+    def __init__(self, *fingerprints: str) -> None:
+        self._fingerprints = fingerprints
+        self.asked: list[Any] = []
+
+    async def verify(self, verification: Any, evidence: Evidence) -> Verified:
+        self.asked.append(verification)
+        assert evidence.key is not None
+        return Verified(evidence.key.fingerprint in self._fingerprints)

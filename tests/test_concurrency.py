@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.concurrency import background, cancel_and_wait, first_done, to_the_end, together
+from gateway.concurrency import Rounds, background, cancel_and_wait, each, first_done, to_the_end, together
+from gateway.contracts.waiting import until
 
 SECONDS = 5
 
@@ -264,3 +265,96 @@ async def test_each_is_entered_and_left_in_one_task() -> None:
 
     async with together(scope(), scope()):
         pass
+
+
+async def test_each_gives_results_in_order_and_no_more_at_once_than_said() -> None:
+    running, most = 0, 0
+    gate = asyncio.Event()
+
+    async def work(number: int) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        if running == 2:
+            gate.set()
+        await gate.wait()
+        running -= 1
+        return number * 2
+
+    assert await each(work, range(5), at_once=2) == [0, 2, 4, 6, 8]
+    assert most == 2
+
+
+async def test_the_first_of_each_to_fail_ends_the_others_and_is_raised() -> None:
+    ended: list[int] = []
+
+    async def work(number: int) -> None:
+        if number == 1:
+            raise LookupError(number)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(number)
+
+    with pytest.raises(LookupError):
+        await each(work, range(3), at_once=3)
+    assert ended == [0, 2]
+
+
+# -- rounds ---------------------------------------------------------------------------------------------------------
+
+
+class Work:
+    """Work that waits to be told how it ends, and remembers what each round was for."""
+
+    def __init__(self) -> None:
+        self.rounds: list[set[str]] = []
+        self.ends: asyncio.Queue[Exception | None] = asyncio.Queue()
+
+    async def do(self, keys: frozenset[str]) -> int:
+        self.rounds.append(set(keys))
+        number = len(self.rounds)
+        if error := await self.ends.get():
+            raise error
+        return number
+
+    async def asked(self, *keys: str) -> tuple[Rounds[str, int], list[asyncio.Task[int]]]:
+        """Rounds of which one runs, and then those who asked for `keys` meanwhile."""
+        rounds = Rounds(self.do)
+        asking = [asyncio.ensure_future(rounds.join(key)) for key in ("first", *keys)]
+        await until(lambda: self.rounds)
+        return rounds, asking
+
+
+async def test_all_who_ask_during_a_round_share_the_next() -> None:
+    work = Work()
+    rounds, (first, *others) = await work.asked("a", "b", "a")
+    work.ends.put_nowait(None)
+    assert await first == 1
+    await until(lambda: len(work.rounds) == 2)
+    late = asyncio.ensure_future(rounds.join("late"))
+    work.ends.put_nowait(None)
+    work.ends.put_nowait(None)
+
+    assert await asyncio.gather(*others) == [2] * 3, "what had begun before they asked was too early for them"
+    assert await late == 3
+    assert work.rounds == [{"first"}, {"a", "b"}, {"late"}]
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+async def test_when_the_one_who_runs_a_round_gives_up_the_next_of_its_members_runs_it(is_cancelled: bool) -> None:
+    work = Work()
+    _, (first, runs, waits) = await work.asked("a", "b")
+    work.ends.put_nowait(None)
+    await first
+    await until(lambda: len(work.rounds) == 2)
+    if is_cancelled:
+        await cancel_and_wait([runs])
+    else:
+        work.ends.put_nowait(RuntimeError("failed"))
+        with pytest.raises(RuntimeError):
+            await runs
+    work.ends.put_nowait(None)
+
+    assert await waits == 3
+    assert work.rounds[1:] == [{"a", "b"}] * 2

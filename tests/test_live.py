@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,9 +16,20 @@ from aiohttp import web
 
 from gateway.concurrency import background
 from gateway.errors import SessionEnded
-from gateway.live import Live, LiveEntry
-from gateway.model import Holder, Limits, Permit, Reason, SessionId, SessionLimits, WorkspaceSpec
+from gateway.live import Live
+from gateway.model import (
+    NOTHING_DROPPED,
+    Dropped,
+    Holder,
+    Limits,
+    Permit,
+    Reason,
+    SessionId,
+    SessionLimits,
+    WorkspaceSpec,
+)
 from gateway.settings import PolicySettings
+from gateway.verdicts import LIFTED, LiveEntry
 from tests.audit.test_chain import file_size_limit
 from tests.policy.servers import serving
 from tests.policy.world import ALICE, BOB, ORDERS, Asking, asking, grant, in_minutes, inhabited, settings_for
@@ -27,6 +39,18 @@ from tests.waiting import until
 GONE = "fedcba9876543210"
 
 
+class Drops:
+    """What is open, by kind, and what is dropped of it."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, int] = {}
+        self.dropped = NOTHING_DROPPED
+
+    def change(self, to: Dropped) -> dict[str, int]:
+        self.dropped = to
+        return {kind: self.open.pop(kind) for kind in sorted(to.kinds) if kind in self.open}
+
+
 class Terminal:
     """A client that notes what is done to it."""
 
@@ -34,9 +58,12 @@ class Terminal:
         self.said: list[str] = []
         self.paused = False
         self.pauses = 0
+        self.restricted = Drops()
 
     def say(self, text: str) -> None:
         self.said.append(text)
+
+    tell = say
 
     def pause(self) -> None:
         self.paused = True
@@ -55,17 +82,31 @@ class Judge:
     def __init__(self) -> None:
         self.verdicts: dict[str, dict[str, Any]] = {}
         self.status = 200
+        self.fails_for = ""
         self.asked: list[list[str]] = []
+        self.free = asyncio.Event()
+        """Cleared: answers are held back, as they are when they are asked for."""
+        self.free.set()
+        self.at_once: list[list[str]] = []
+        """Of these sessions they are not."""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         question = (await request.json())["input"]
         ids = [session["id"] for session in question["sessions"]]
         self.asked.append(ids)
-        return web.json_response({"result": {"sessions": self.verdicts}}, status=self.status)
+        told = json.dumps({"result": {"sessions": self.verdicts}})
+        if ids not in self.at_once:
+            await self.free.wait()
+        status = 500 if self.fails_for in ids else self.status
+        return web.Response(text=told, status=status, content_type="application/json")
 
     def say(self, session: str, verdict: str, *messages: str) -> None:
         reasons = [{"code": "because", "message": message, "remedy": ""} for message in messages]
         self.verdicts[session] = {"verdict": verdict, "reasons": reasons}
+
+    def restrict(self, session: str, *drop: str, message: str = "closed for now") -> None:
+        self.say(session, "restrict", message)
+        self.verdicts[session]["drop"] = list(drop)
 
 
 class House:
@@ -198,6 +239,59 @@ async def test_one_persons_sessions_can_be_judged_alone(house: House) -> None:
     assert house.judge.asked == [["b"]]
 
 
+async def test_a_storm_of_requests_is_a_few_questions(house: House) -> None:
+    """About everybody the one that was under way, and one for all who asked meanwhile; and so about persons."""
+    for session, person in (("a", ALICE), ("b", BOB)):
+        await house.enter(session, person)
+        house.judge.say(session, "keep")
+    house.judge.free.clear()
+    async with asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(house.live.reevaluate())
+        await until(lambda: house.judge.asked)
+        storm = [tasks.create_task(house.live.reevaluate(person)) for person in [None, ALICE, BOB, "nobody"] * 25]
+        await asyncio.sleep(0)
+        house.judge.free.set()
+
+    assert first.result() == 2
+    assert [task.result() for task in storm] == [2, 1, 1, 0] * 25
+    assert sorted(house.judge.asked) == [["a"], *[["a", "b"]] * 3]
+
+
+async def test_who_asks_about_one_person_during_a_round_has_only_that_one_judged(house: House) -> None:
+    for session, person in (("a", ALICE), ("b", BOB)):
+        await house.enter(session, person)
+        house.judge.say(session, "keep")
+    house.judge.free.clear()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(house.live.reevaluate())
+        await until(lambda: house.judge.asked)
+        tasks.create_task(house.live.reevaluate(BOB))
+        await asyncio.sleep(0)
+        house.judge.free.set()
+
+    assert house.judge.asked == [["a", "b"], ["b"]]
+
+
+async def test_who_asks_about_one_person_does_not_wait_for_everybody_and_has_the_last_word(house: House) -> None:
+    """An answer that was asked for before does not undo what a later one said."""
+    entry, terminal = await house.enter("a", ALICE)
+    await house.enter("b", BOB)
+    house.judge.say("a", "keep")
+    house.judge.say("b", "keep")
+    house.judge.free.clear()
+    house.judge.at_once = [["a"]]
+    async with asyncio.TaskGroup() as tasks:
+        everybody = tasks.create_task(house.live.reevaluate())
+        await until(lambda: house.judge.asked)
+        house.judge.say("a", "warn", "soon over")
+        assert await house.live.reevaluate(ALICE) == 1
+        assert (entry.verdict, everybody.done()) == ("warn", False)
+        house.judge.free.set()
+
+    assert everybody.result() == 2
+    assert (entry.verdict, terminal.said, entry.judged) == ("warn", ["doorward: soon over"], 1)
+
+
 async def test_nobody_is_asked_about_when_nobody_is_there(house: House) -> None:
     async with AsyncExitStack() as stack:
         house._stack = stack
@@ -224,6 +318,171 @@ async def test_an_end_does_not_wait_for_a_record_that_cannot_be_written(house: H
     assert house.verdicts() == []
 
 
+# -- what is dropped ------------------------------------------------------------------------------------------------
+
+
+async def test_a_restriction_is_done_told_and_recorded_once_and_lifted_again(house: House) -> None:
+    entry, terminal = await house.enter("a")
+    terminal.restricted.open = {"direct-tcpip": 2, "sftp": 1, "x11-req": 1}
+    for _ in range(3):
+        house.judge.restrict("a", "direct-tcpip", "sftp")
+        await house.live.reevaluate()
+
+    assert terminal.restricted.dropped.kinds == {"direct-tcpip", "sftp"}
+    assert terminal.restricted.dropped.reasons[0].message == "closed for now"
+    assert terminal.restricted.dropped.decision_id == house.asked.records("live")[0]["decision_id"]
+    assert terminal.restricted.open == {"x11-req": 1}
+    assert terminal.said == ["doorward: closed for now"]
+    assert not entry.ended.done()
+    other, _ = await house.enter("b")
+    house.judge.say("b", "keep")
+    await house.live.reevaluate()
+    assert other.dropped.kinds == frozenset()
+    assert [session["dropped"] for session in house.live.sessions()] == [["direct-tcpip", "sftp"], []]
+
+    house.judge.say("a", "keep")
+    for _ in range(3):
+        await house.live.reevaluate()
+    assert terminal.restricted.dropped.kinds == frozenset()
+    assert terminal.said == ["doorward: closed for now", LIFTED]
+    first, second = [record for record in house.asked.records("live") if record["session"] == "a"]
+    assert (first["outcome"], second["outcome"]) == ("restrict", "keep")
+    assert first["dropped"] == {"direct-tcpip": 2, "sftp": 1}
+    assert first["answer"]["drop"] == ["direct-tcpip", "sftp"]
+
+
+async def test_each_change_of_what_is_dropped_is_told_and_recorded(house: House) -> None:
+    _, terminal = await house.enter("a")
+    dropped = []
+    for drop in (["sftp"], ["sftp", "x11-req"], ["x11-req"], ["x11-req"]):
+        house.judge.restrict("a", *drop, message=f"closed: {' '.join(drop)}")
+        await house.live.reevaluate()
+        dropped.append(sorted(terminal.restricted.dropped.kinds))
+
+    assert dropped == [["sftp"], ["sftp", "x11-req"], ["x11-req"], ["x11-req"]]
+    assert terminal.said == ["doorward: closed: sftp", "doorward: closed: sftp x11-req", "doorward: closed: x11-req"]
+    assert house.verdicts() == ["restrict"] * 3
+
+
+async def test_a_warning_beside_a_restriction_is_told_when_it_comes(house: House) -> None:
+    _, terminal = await house.enter("a")
+    house.judge.restrict("a", "sftp")
+    await house.live.reevaluate()
+    house.judge.verdicts["a"]["reasons"].append({"code": "soon", "message": "it ends soon", "remedy": ""})
+    await house.live.reevaluate()
+    await house.live.reevaluate()
+
+    assert terminal.said == ["doorward: closed for now", "doorward: it ends soon"]
+    assert house.verdicts() == ["restrict"] * 2
+
+
+async def test_what_slipped_through_is_ended_by_the_next_sweep_and_on_record(house: House) -> None:
+    _, terminal = await house.enter("a")
+    house.judge.restrict("a", "sftp")
+    await house.live.reevaluate()
+    terminal.restricted.open = {"sftp": 1}
+    await house.live.reevaluate()
+    await house.live.reevaluate()
+
+    assert [record.get("dropped") for record in house.asked.records("live")] == [None, {"sftp": 1}]
+    assert terminal.said == ["doorward: closed for now"]
+
+
+async def test_a_restriction_stays_without_a_verdict_and_the_session_ends_after_its_grace(house: House) -> None:
+    entry, terminal = await house.enter("a", grace=60)
+    house.judge.restrict("a", "sftp")
+    await house.live.reevaluate()
+    house.judge.status = 500
+    await house.live.reevaluate()
+
+    assert terminal.restricted.dropped.kinds == {"sftp"}
+    assert not entry.ended.done()
+    assert entry.unjudged_since is not None
+    entry.unjudged_since -= 61  # as if that had been a while ago
+    await house.live.reevaluate()
+    assert (await ending(entry)).code == "policy_failed"
+    assert terminal.restricted.dropped.kinds == {"sftp"}
+    assert terminal.said == ["doorward: closed for now"]
+
+
+async def test_a_restriction_holds_without_its_record_and_is_lifted_only_on_record(
+    house: House,
+) -> None:
+    _, terminal = await house.enter("a")
+    with file_size_limit(house.asked.file.stat().st_size + 1):
+        house.judge.restrict("a", "sftp")
+        await house.live.reevaluate()
+        assert terminal.restricted.dropped.kinds == {"sftp"}
+        house.judge.say("a", "keep")
+        await house.live.reevaluate()
+        assert terminal.restricted.dropped.kinds == {"sftp"}
+    assert house.verdicts() == []
+    await house.live.reevaluate()
+    assert terminal.restricted.dropped.kinds == frozenset()
+    assert house.verdicts() == ["keep"]
+
+
+async def test_a_restricted_session_that_ends_is_given_nothing_back(house: House) -> None:
+    entry, terminal = await house.enter("a")
+    house.judge.restrict("a", "sftp")
+    await house.live.reevaluate()
+    house.judge.say("a", "end", "withdrawn")
+    await house.live.reevaluate()
+    await house.live.reevaluate()
+
+    assert (await ending(entry)).message == "withdrawn"
+    assert house.verdicts() == ["restrict", "end"]
+    assert terminal.restricted.dropped.kinds == {"sftp"}
+    assert LIFTED not in terminal.said
+
+
+UNUSABLE: dict[str, Any] = {
+    "a word that nobody knows": {"drop": ["sftp", "telnet"]},
+    "nothing": {"drop": []},
+    "no list": {"drop": "sftp"},
+    "no word of it": {"drop": None},
+    "no reason": {"drop": ["sftp"], "reasons": []},
+    "a drop without a restriction": {"drop": ["sftp"], "verdict": "warn"},
+    "a keep that drops": {"drop": ["sftp"], "verdict": "keep"},
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+async def test_a_restriction_outside_the_contract_is_no_verdict(house: House, case: str) -> None:
+    """And leaves the sessions beside it alone."""
+    entry, terminal = await house.enter("a", grace=0)
+    lenient, _ = await house.enter("b", grace=60)
+    beside, _ = await house.enter("c", grace=0)
+    for session in ("a", "b"):
+        house.judge.restrict(session, "sftp")
+        house.judge.verdicts[session] |= UNUSABLE[case]
+    house.judge.say("c", "keep")
+    await house.live.reevaluate()
+
+    assert (await ending(entry)).code == "policy_malformed"
+    assert terminal.restricted.dropped.kinds == frozenset()
+    assert (lenient.judged, lenient.ended.done()) == (0, False)
+    assert (beside.judged, beside.ended.done()) == (1, False)
+
+
+# -- many -----------------------------------------------------------------------------------------------------------
+
+
+async def test_many_are_judged_in_several_questions_and_one_that_fails_leaves_only_its_own_unjudged(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.live.MOST_AT_ONCE", 2)
+    entries = {session: (await house.enter(session, grace=0))[0] for session in "abcde"}
+    for session in "abcde":
+        house.judge.say(session, "keep")
+    house.judge.fails_for = "c"
+    assert await house.live.reevaluate() == 5
+
+    assert sorted(house.judge.asked) == [["a", "b"], ["c", "d"], ["e"]]
+    assert [session for session, entry in entries.items() if entry.ended.done()] == ["c", "d"]
+    assert (await ending(entries["d"])).code == "policy_failed"
+
+
 # -- no verdict -----------------------------------------------------------------------------------------------------
 
 
@@ -238,14 +497,15 @@ async def test_without_a_verdict_a_session_ends_when_its_grace_is_over(house: Ho
 
 
 async def test_a_session_that_was_left_out_of_the_answer_counts_as_not_judged(house: House) -> None:
-    """An answer that leaves one out is no answer: nobody is judged by it, not even those it names."""
+    """And is judged by nothing else in it, as the others are not by what is missing."""
     left_out, _ = await house.enter("a", grace=0)
-    named, _ = await house.enter("b", grace=60)
+    named, _ = await house.enter("b", grace=0)
     house.judge.say("b", "keep")
     await house.live.reevaluate()
 
     assert (await ending(left_out)).code == "policy_malformed"
-    assert named.judged == 0
+    assert named.judged == 1
+    assert not named.ended.done()
 
 
 async def test_the_grace_runs_from_the_first_verdict_that_is_missing_and_anew_after_one(house: House) -> None:
@@ -342,7 +602,7 @@ def world(opa_server: Opa) -> Iterator[Opa]:
         yield opa_server
 
 
-async def test_the_real_policies_keep_warn_and_end(world: Opa, tmp_path: Path) -> None:
+async def test_the_real_policies_keep_warn_restrict_and_end(world: Opa, tmp_path: Path) -> None:
     world.put("grants/alice/INC-1", grant())
     async with (
         asking(settings_for(world), tmp_path / "audit.jsonl") as asked,
@@ -355,7 +615,14 @@ async def test_the_real_policies_keep_warn_and_end(world: Opa, tmp_path: Path) -
         world.put("grants/alice/INC-1", grant(ends_at=in_minutes(1)))
         await live.reevaluate()
         assert any("shortened" in said for said in terminal.said)
+        world.put("targets/orders-db/restrict", {"drop": ["forwards"], "reason": "INC-77 is looked into."})
+        await live.reevaluate()
+        assert terminal.said[-1] == "doorward: Closed here for now: forwards. INC-77 is looked into."
+        assert terminal.restricted.dropped.kinds >= {"direct-tcpip", "tcpip-forward", "x11-req"}
+        world.delete("targets/orders-db/restrict")
+        await live.reevaluate()
+        assert terminal.restricted.dropped.kinds == frozenset()
         world.delete("grants/alice/INC-1")
         await live.reevaluate()
         assert (await ending(entry)).code == "grant_deleted"
-        assert house.verdicts() == ["keep", "warn", "end"]
+        assert house.verdicts() == ["keep", "warn", "restrict", "warn", "end"]

@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.errors import SettingsError
-from gateway.settings import ENV_PREFIX, SecretRef, Settings, load
+from gateway.sections import SecretRef
+from gateway.settings import ENV_PREFIX, Settings, load
 from tests.stack.example import settings_toml
 
 
@@ -76,11 +77,30 @@ WRONG: dict[str, tuple[dict[str, Any] | str, str]] = {
     "a timeout that is too long": ({"policy": {"timeout_seconds": 60}}, "policy.timeout_seconds"),
     "a sweep of nothing": ({"policy": {"sweep_seconds": 0}}, "policy.sweep_seconds"),
     "an address without a port": ({"ssh": {"listen": "127.0.0.1"}}, "ssh.listen"),
+    "startups that are no three": ({"ssh": {"max_startups": "10"}}, "ssh.max_startups"),
+    "startups that fall": ({"ssh": {"max_startups": "100:30:10"}}, "ssh.max_startups"),
+    "startups above a hundred per cent": ({"ssh": {"max_startups": "10:101:100"}}, "ssh.max_startups"),
+    "a network with an address in it": ({"ssh": {"proxy_from": ["10.0.0.1/8"]}}, "ssh.proxy_from"),
+    "a balancer by name": ({"ssh": {"proxy_from": ["balancer"]}}, "ssh.proxy_from"),
+    "a network of too many bits": ({"ssh": {"penalties": {"exempt": ["10.0.0.0/33"]}}}, "ssh.penalties.exempt"),
+    "an unknown overflow": ({"ssh": {"penalties": {"overflow": "shrug"}}}, "ssh.penalties.overflow"),
+    "a penalty that nobody knows": ({"ssh": {"penalties": {"auth_fail": 5}}}, "ssh.penalties.auth_fail"),
+    "a prefix of too many bits": ({"ssh": {"source_prefix_v6": 129}}, "ssh.source_prefix_v6"),
+    "no time for a channel": ({"ssh": {"channel_grace_seconds": 0}}, "ssh.channel_grace_seconds"),
+    "new keys too often": ({"ssh": {"rekey_bytes": 1}}, "ssh.rekey_bytes"),
+    "a certificate for no name": (
+        {"ssh": {"host_certificate": {"vault": {"principals": []}}}},
+        "ssh.host_certificate.vault.principals",
+    ),
+    "a certificate for nobody": (
+        {"ssh": {"host_certificate": {"vault": {"mount": "x"}}}},
+        "ssh.host_certificate.vault.principals",
+    ),
     "a URL of another kind": ({"policy": {"url": "unix:///x"}}, "policy.url"),
     "a secret in the settings": ({"policy": {"token": "s3cret"}}, "policy.token"),
     "a secret named twice": ({"policy": {"token": {"file": "/x", "env": "s3cret"}}}, "policy.token"),
     "a secret not named": ("[policy.token]\n", "policy.token"),
-    "a client without a token": ("[door.clients.ticketing]\n", "door.clients.ticketing.token"),
+    "a client without a token": ("[door.clients.ticketing]\n", "door.clients.ticketing"),
     "a client of an odd name": ('[door.clients."a b".token]\nenv = "X"\n', "door.clients.a b"),
     "an unknown backend": ({"backends": {"dokcer": {"url": "x"}}}, "backends.dokcer"),
     "an unknown exporter": ({"telemetry": {"exporter": "otlp"}}, "telemetry.exporter"),
@@ -176,3 +196,14 @@ def test_the_schema_shows_no_value_and_knows_every_section() -> None:
 
     assert schema["additionalProperties"] is False
     assert {"ssh", "policy", "door", "audit", "credentials", "backends", "telemetry"} <= schema["properties"].keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("rotate_bytes", 1000), ("rotate_seconds", 1), ("keep_segments", 0), ("keep_days", 0), ("compress", "gzip")],
+)
+def test_a_rotation_that_would_never_end_or_keep_nothing_is_refused(file: Path, name: str, value: object) -> None:
+    file.write_text(settings_toml({"audit": {name: value}}))
+
+    with pytest.raises(SettingsError, match=rf"audit\.{name}"):
+        load(file)

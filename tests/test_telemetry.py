@@ -112,6 +112,7 @@ def test_without_an_exporter_there_is_nothing_to_send(tmp_path: Path) -> None:
 
 def test_the_names_of_steps_are_a_contract() -> None:
     assert {step.value for step in Step} == {
-        "connection", "accept", "authn", "config", "lease", "workspace", "agent", "request", "egress", "relay",
-        "live", "gone", "admission", "grant",
+        "connection", "refused", "accept", "authn", "verify", "capture", "config", "lease", "workspace", "agent",
+        "request", "sftp", "egress", "listener", "arrival", "relay", "live", "gone", "admission", "grant", "data",
+        "reason", "notify", "approval", "admin", "segment", "breakglass",
     }  # fmt: skip

@@ -47,6 +47,7 @@ def test_the_wheel_holds_the_agent_the_policies_and_nothing_of_the_tests(wheel: 
     assert "gateway/_assets/agent/doorward-agent-linux-arm64" in names
     assert "gateway/_assets/policies/gateway/config/config.rego" in names
     assert "gateway/_assets/policies/.manifest" in names
+    assert "gateway/_assets/schemas/input.authz.json" in names
     assert "gateway/_assets/backends/docker/seccomp.json" in names
     assert "gateway/embedded/modules/opa/go.sum" in names
     assert not [name for name in names if name.startswith(("tests/", "bench/", "demo/", "policy-tests/"))]
@@ -66,3 +67,18 @@ def test_the_installed_command_runs_the_door_outside_the_checkout(installed: Pat
     finally:
         process.terminate()
         assert process.wait(20) == 0
+
+
+def test_the_installed_command_checks_a_folder_of_somebody_elses(installed: Path, tmp_path: Path) -> None:
+    """It has the schemas with it; what it says of a folder is of that folder."""
+    (tmp_path / "mine" / "gateway" / "authz").mkdir(parents=True)
+    file = tmp_path / "mine" / "gateway" / "authz" / "authz.rego"
+    file.write_text('package gateway.authz\n\ndecision := {"allow": true} if input.request.kind == "shell"\n')
+    environment = {**os.environ, "PYTHONPATH": ""}
+    ours = subprocess.run([installed, "policy", "check"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    command = [str(installed), "policy", "check", "--policies", "mine"]
+    theirs = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    assert (ours.returncode, ours.stdout) == (0, "nothing found\n"), ours.stderr
+    assert theirs.returncode == 1
+    assert "undefined: asked nothing" in theirs.stdout

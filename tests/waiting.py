@@ -1,29 +1,5 @@
-"""Waiting without sleeping for a guess: ask again until it holds, or fail when time is up."""
+"""Waiting without sleeping for a guess; the published contracts wait in the same way."""
 
-from __future__ import annotations
+from gateway.contracts.waiting import SECONDS, eventually, until
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable
-from typing import Any
-
-SECONDS = 10.0
-
-
-async def until(condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
-    """The first true value of `condition`; fails when there is none in time."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        await asyncio.sleep(0.005)
-    return value
-
-
-async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = SECONDS) -> bool:
-    """Whether `check` holds before time is up."""
-    deadline = time.monotonic() + seconds
-    while not await check():
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(0.02)
-    return True
+__all__ = ["SECONDS", "eventually", "until"]

@@ -23,7 +23,10 @@ func openDirectTCP(a *agent, opening ssh.NewChannel) {
 		_ = opening.Reject(ssh.ConnectionFailed, "ill-formed destination")
 		return
 	}
-	dial(a, opening, "tcp", net.JoinHostPort(wire.Host, strconv.Itoa(int(wire.Port))))
+	address := net.JoinHostPort(wire.Host, strconv.Itoa(int(wire.Port)))
+	dial(a, opening, func(ctx context.Context) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	})
 }
 
 func openDirectUnix(a *agent, opening ssh.NewChannel) {
@@ -32,17 +35,17 @@ func openDirectUnix(a *agent, opening ssh.NewChannel) {
 		Reserved  string
 		Reserved2 uint32
 	}
-	if ssh.Unmarshal(opening.ExtraData(), &wire) != nil || wire.Path == "" {
+	if ssh.Unmarshal(opening.ExtraData(), &wire) != nil {
 		_ = opening.Reject(ssh.ConnectionFailed, "ill-formed destination")
 		return
 	}
-	dial(a, opening, "unix", wire.Path)
+	dial(a, opening, func(ctx context.Context) (net.Conn, error) { return dialSocket(ctx, wire.Path) })
 }
 
-func dial(a *agent, opening ssh.NewChannel, network, address string) {
+func dial(a *agent, opening ssh.NewChannel, connect func(context.Context) (net.Conn, error)) {
 	ctx, cancel := context.WithTimeout(a.ctx, dialTimeout)
 	defer cancel()
-	socket, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	socket, err := connect(ctx)
 	if err != nil {
 		_ = opening.Reject(ssh.ConnectionFailed, reason(err))
 		return

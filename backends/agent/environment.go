@@ -16,7 +16,7 @@ var usualShells = []string{"/bin/bash", "/bin/sh"}
 // environ is a program's environment, lowest to highest: the container's, the person's requests, policy's, and then
 // what describes the session itself. A second setup can name a variable that was requested before, so policy's word
 // is laid over the requests here too and not only where they are refused.
-func (s *settings) environ(requested map[string]string, tty *tty) []string {
+func (s *settings) environ(requested map[string]string, tty *tty, callbacks map[string]string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	env := map[string]string{"PATH": defaultPath}
@@ -37,6 +37,7 @@ func (s *settings) environ(requested map[string]string, tty *tty) []string {
 	if tty != nil {
 		env["SSH_TTY"], env["TERM"] = tty.name, tty.term
 	}
+	maps.Copy(env, callbacks)
 	var list []string
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		list = append(list, name+"="+env[name])
@@ -89,4 +90,10 @@ func (s *settings) folder() string {
 		return home
 	}
 	return "/"
+}
+
+func (s *settings) userName() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.user
 }

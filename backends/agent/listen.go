@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"net"
-	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -98,20 +97,14 @@ func (a *agent) cancelTCP(payload []byte) (bool, []byte) {
 	return ssh.Unmarshal(payload, &asked) == nil && a.forwards.cancel(asked.key()), nil
 }
 
-// listenUnix makes a socket for the workspace's user alone, as sshd does; a file that is in the way stays.
 func (a *agent) listenUnix(payload []byte) (bool, []byte) {
 	var asked struct{ Path string }
-	if ssh.Unmarshal(payload, &asked) != nil || asked.Path == "" {
+	if ssh.Unmarshal(payload, &asked) != nil {
 		return false, nil
 	}
-	listener, err := net.Listen("unix", asked.Path)
+	listener, err := listenSocket(asked.Path)
 	if err != nil {
 		complain("streamlocal-forward: %v", err)
-		return false, nil
-	}
-	if err := os.Chmod(asked.Path, 0o600); err != nil {
-		complain("streamlocal-forward: %v", err)
-		_ = listener.Close()
 		return false, nil
 	}
 	a.forwards.add("unix "+asked.Path, listener)
@@ -131,23 +124,34 @@ const acceptPause = 100 * time.Millisecond
 
 // acceptFrom offers each connection to the gateway as a channel; one that it refuses is closed.
 func (a *agent) acceptFrom(listener net.Listener, kind string, describe func(net.Conn) []byte) {
-	for {
-		socket, err := listener.Accept()
-		if errors.Is(err, net.ErrClosed) {
+	for a.acceptNext(listener, kind, describe) {
+	}
+}
+
+// acceptOnce is for a listener that is good for a single connection.
+func (a *agent) acceptOnce(listener net.Listener, kind string, describe func(net.Conn) []byte) {
+	a.acceptNext(listener, kind, describe)
+	listener.Close()
+}
+
+// acceptNext says whether there may be another one.
+func (a *agent) acceptNext(listener net.Listener, kind string, describe func(net.Conn) []byte) bool {
+	socket, err := listener.Accept()
+	if errors.Is(err, net.ErrClosed) {
+		return false
+	}
+	if err != nil {
+		complain("%s: %v", kind, err)
+		time.Sleep(acceptPause)
+		return true
+	}
+	go guard(kind, func() {
+		channel, requests, err := a.conn.OpenChannel(kind, describe(socket))
+		if err != nil {
+			socket.Close()
 			return
 		}
-		if err != nil {
-			complain("%s: %v", kind, err)
-			time.Sleep(acceptPause)
-			continue
-		}
-		go guard(kind, func() {
-			channel, requests, err := a.conn.OpenChannel(kind, describe(socket))
-			if err != nil {
-				socket.Close()
-				return
-			}
-			bridge(channel, requests, socket)
-		})
-	}
+		bridge(channel, requests, socket)
+	})
+	return true
 }

@@ -15,19 +15,42 @@ import (
 var version = "dev"
 
 func main() {
+	command, words := "", []string(nil)
+	if len(os.Args) > 1 {
+		command, words = os.Args[1], os.Args[2:]
+	}
 	switch {
 	case len(os.Args) == 1:
-		os.Exit(run(os.Stdin, os.Stdout))
-	case len(os.Args) == 2 && os.Args[1] == "--version":
+		os.Exit(run(func(a *agent) error { return a.serve(os.Stdin, os.Stdout) }))
+	case command == "--version" && len(words) == 0:
 		fmt.Println("doorward-agent", version)
+	case command == "serve" && len(words) == 1:
+		os.Exit(run(func(a *agent) error { return serveAt(words[0], os.Stdin, a) }))
+	case command == "connect" && len(words) == 1:
+		protect()
+		os.Exit(code(join(words[0], os.Stdin, os.Stdout)))
+	case command == "answer" && len(words) == 1:
+		os.Exit(code(answerAt(words[0], os.Stdin)))
+	case command == "reach" && len(words) == 1:
+		os.Exit(code(reach(words[0])))
+	case command == "install" && len(words) > 0:
+		os.Exit(code(install(words[0], words[1:])))
 	default:
-		complain("usage: agent [--version]; SSH is spoken on stdin and stdout")
+		complain("usage: agent [--version | serve SOCKET | connect SOCKET | install FILE FOLDER... | answer ADDRESS | reach ADDRESS]")
 		os.Exit(2)
 	}
 }
 
+func code(err error) int {
+	if err != nil {
+		complain("%v", err)
+		return 1
+	}
+	return 0
+}
+
 // run serves one gateway and returns the exit code. However the conversation ends, the workspace ends with it.
-func run(in, out *os.File) int {
+func run(serve func(*agent) error) int {
 	protect()
 	ending := make(chan os.Signal, 1)
 	signal.Notify(ending, syscall.SIGTERM, syscall.SIGINT)
@@ -36,7 +59,7 @@ func run(in, out *os.File) int {
 
 	family := newFamily()
 	talk := make(chan error, 1)
-	go guard("connection", func() { talk <- newAgent(family).serve(in, out) }, func() { talk <- nil })
+	go guard("connection", func() { talk <- serve(newAgent(family)) }, func() { talk <- nil })
 
 	select {
 	case err := <-talk:

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // flowLimit bounds how long background jobs can go on writing without a pause after their program has ended.
@@ -15,11 +17,18 @@ var flowLimit = 30 * time.Second
 // pipeCapacity is the most that an ended program can have left in a pipe that nobody resized beyond the usual limit.
 const pipeCapacity = 1 << 20
 
+// pipeSize is for a program that fills the usual 64 KiB. Not for all: the kernel bounds what one user's pipes hold
+// together, over all workspaces, and gives next to nothing beyond.
+const pipeSize = 256 << 10
+
 // outlet is one stream of a program's output on its way to the client.
 type outlet struct {
 	from  *os.File // pollable
 	to    io.Writer
 	quiet time.Duration
+	// stays: the end of the stream does not close it. A terminal's end is only that no program holds it at the moment:
+	// closed, it would hang up on one that has closed its output and is still about to exit, as cat does.
+	stays bool
 	ended atomic.Pointer[time.Time] // when the program ended
 }
 
@@ -27,9 +36,12 @@ type outlet struct {
 // been quiet. All that the program itself wrote is in the pipe when it ends, so it is never lost, however slowly the
 // client reads: silence only counts while we are reading.
 func (o *outlet) copy() {
-	defer o.from.Close()
+	if !o.stays {
+		defer o.from.Close()
+	}
 	buffer := make([]byte, 64<<10)
 	late := 0 // bytes since the program ended
+	wide := false
 	for {
 		ended, armed := o.ended.Load(), time.Now()
 		if ended != nil {
@@ -39,6 +51,10 @@ func (o *outlet) copy() {
 			_ = o.from.SetReadDeadline(armed.Add(o.quiet))
 		}
 		n, err := o.from.Read(buffer)
+		if n == len(buffer) && !wide {
+			wide = true
+			widen(o.from)
+		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			if ended == nil || time.Since(armed) < o.quiet {
 				continue // only woken up
@@ -83,4 +99,12 @@ func (o *outlet) lastLook(buffer []byte) (n int, err error) {
 		err = io.EOF
 	}
 	return max(n, 0), err
+}
+
+// widen asks for a pipe that holds more, so that a fast program is stopped less often. That is a favour, and on a
+// terminal there is nothing to widen, so it may be refused.
+func widen(pipe *os.File) {
+	if conn, err := pipe.SyscallConn(); err == nil {
+		_ = conn.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize) })
+	}
 }

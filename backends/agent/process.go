@@ -32,7 +32,7 @@ type process struct {
 func (s *session) startProcess(path string, argv []string) (*process, error) {
 	attr := &syscall.ProcAttr{
 		Dir: s.agent.settings.folder(),
-		Env: s.agent.settings.environ(s.env, s.tty),
+		Env: s.agent.settings.environ(s.env, s.tty, s.callbacks.env),
 		Sys: &syscall.SysProcAttr{Setsid: true},
 	}
 	if s.tty != nil {
@@ -50,7 +50,7 @@ func (s *session) startOnTTY(path string, argv []string, attr *syscall.ProcAttr)
 	if err != nil {
 		return nil, err
 	}
-	out := &outlet{from: s.tty.master, to: s.channel, quiet: quietTTY}
+	out := &outlet{from: s.tty.master, to: s.channel, quiet: quietTTY, stays: true}
 	return &process{child: child, input: endless{s.tty.master}, outs: []*outlet{out}, tty: s.tty}, nil
 }
 

@@ -33,7 +33,7 @@ func TestUnknownRequestsAndChannelsAreRefused(t *testing.T) {
 			t.Errorf("%s: %v, %q, %v", name, ok, reply, err)
 		}
 	}
-	for _, name := range []string{"auth-agent-req@openssh.com", "x11-req", "surprise"} {
+	for _, name := range []string{"x11-req", "keepalive@openssh.com", "surprise"} {
 		if ok, err := w.session().SendRequest(name, true, nil); ok || err != nil {
 			t.Errorf("%s: %v, %v", name, ok, err)
 		}

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
-	"os"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
@@ -17,16 +16,17 @@ type agent struct {
 	family   *family
 	settings *settings
 	forwards *forwards
+	folders  *folders
 	conn     *ssh.ServerConn
 	ctx      context.Context // ends with the conversation
 }
 
 func newAgent(family *family) *agent {
-	return &agent{family: family, settings: &settings{}, forwards: newForwards()}
+	return &agent{family: family, settings: &settings{}, forwards: newForwards(), folders: newFolders()}
 }
 
 // serve returns when the gateway has gone; nil means that it went without breaking the protocol.
-func (a *agent) serve(in, out *os.File) error {
+func (a *agent) serve(in io.Reader, out io.WriteCloser) error {
 	stream, err := newStdio(in, out)
 	if err != nil {
 		return clean(err)
@@ -47,6 +47,7 @@ func (a *agent) serve(in, out *os.File) error {
 		go a.open(opening)
 	}
 	a.forwards.closeAll()
+	a.folders.removeAll()
 	return clean(conn.Wait())
 }
 

@@ -19,10 +19,11 @@ type session struct {
 	tty     *tty
 	process *process
 	started bool
+
+	callbacks callbacks
 }
 
 // sessionRequests answer whether a request is granted, and what is to happen once the client has been told.
-// A new kind (auth-agent-req@openssh.com, x11-req) needs one entry, and state on the session for its programs to find.
 var sessionRequests = map[string]func(*session, []byte) (granted bool, then func()){
 	"env":             (*session).setEnv,
 	"pty-req":         (*session).allocateTTY,
@@ -33,6 +34,9 @@ var sessionRequests = map[string]func(*session, []byte) (granted bool, then func
 	"signal":          (*session).deliverSignal,
 	"break":           (*session).sendBreak,
 	"eow@openssh.com": (*session).stopOutput,
+
+	"x11-req":                    (*session).forwardX11,
+	"auth-agent-req@openssh.com": (*session).forwardKeys,
 }
 
 // maxEnv is sshd's limit for variables in one session.
@@ -45,6 +49,7 @@ func openSession(a *agent, opening ssh.NewChannel) {
 	}
 	accept(opening, func(channel ssh.Channel, requests <-chan *ssh.Request) {
 		s := &session{agent: a, channel: channel, env: map[string]string{}}
+		s.callbacks.folders = a.folders
 		defer s.gone()
 		s.serve(requests)
 	})
@@ -66,6 +71,7 @@ func (s *session) serve(requests <-chan *ssh.Request) {
 
 // gone is what a closed channel means for the program behind it.
 func (s *session) gone() {
+	s.callbacks.close()
 	if s.process != nil {
 		s.process.hangUp()
 	}

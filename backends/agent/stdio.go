@@ -11,16 +11,16 @@ import (
 // stdio is our stdin and stdout as the connection that x/crypto/ssh wants.
 type stdio struct {
 	in  *bufio.Reader
-	out *os.File
+	out *gatherer
 }
 
 // newStdio returns once the gateway has been heard, for what is written before it is attached is lost on Kubernetes.
 // An error means that nobody came.
-func newStdio(in, out *os.File) (*stdio, error) {
+func newStdio(in io.Reader, out io.WriteCloser) (*stdio, error) {
 	// Larger than a packet, so that its few header bytes do not cost a system call of their own.
 	reader := bufio.NewReaderSize(in, 256<<10)
 	_, err := reader.Peek(1)
-	return &stdio{reader, out}, err
+	return &stdio{reader, newGatherer(out)}, err
 }
 
 func (s *stdio) Read(b []byte) (int, error)  { return s.in.Read(b) }

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -47,6 +48,15 @@ func TestATerminalIsCompleteBeforeTheProgramStarts(t *testing.T) {
 	}
 	if !strings.Contains(out, "\n101 37 808 592\n") {
 		t.Errorf("the size in pixels is not in %s", out)
+	}
+}
+
+func TestAProgramThatLetsGoOfItsTerminalEndsAsItLikes(t *testing.T) {
+	w := newWorkspace(t)
+	err := terminal(t, w).Run("exec <&- >&- 2>&-; sleep 0.3; exit 7")
+	var ended *ssh.ExitError
+	if !errors.As(err, &ended) || ended.Signal() != "" || ended.ExitStatus() != 7 {
+		t.Errorf("got %v", err)
 	}
 }
 

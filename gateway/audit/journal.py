@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
@@ -17,8 +17,10 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, Status, StatusCode
 
+from gateway.audit.basis import NOTHING, Basis
 from gateway.audit.log import AuditLog
 from gateway.errors import AuditUnavailable, DoorwardError
+from gateway.masks import Masks, withholding
 from gateway.telemetry import Step, trace_id, traceparent
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,10 @@ class StepRecord:
     def __init__(self, span: Span) -> None:
         self._span = span
         self.facts: dict[str, Any] = {}
+        self.basis: Basis = NOTHING
+        """What the decision that the step is stood on."""
+        self.withheld = False
+        """Whether what was asked is kept from the record: what to hide in it could not be found out."""
 
     def note(self, **facts: Any) -> None:
         self.facts.update(facts)
@@ -48,6 +54,8 @@ class Journal:
         self._tracer = tracer
         self._ids = ids
         self._root: Span = trace.INVALID_SPAN
+        self.masks = Masks()
+        """What is hidden in every record and span from the moment that it is added here, in steps under way too."""
 
     @contextmanager
     def rooted(self, name: Step) -> Iterator[None]:
@@ -62,6 +70,11 @@ class Journal:
         self._root.set_attributes(self._attributes())
 
     @property
+    def ids(self) -> Mapping[str, str]:
+        """What is on every record."""
+        return dict(self._ids)
+
+    @property
     def trace_id(self) -> str:
         return trace_id(self._root)
 
@@ -71,7 +84,12 @@ class Journal:
 
     async def record(self, event: Step, outcome: str, **facts: Any) -> None:
         """One audit record without a span of its own.  Raises AuditUnavailable."""
-        await self._audit.record(event, {**self._ids, "trace_id": self.trace_id, "outcome": outcome, **facts})
+        await self._record(event, outcome, self.masks.facts(facts))
+
+    async def _record(self, event: Step, outcome: str, facts: Mapping[str, Any], basis: Basis = NOTHING) -> None:
+        """Here alone a record is put together.  The documents of `basis`, which it names, are on the disk before it."""
+        whole = {**self._ids, "trace_id": self.trace_id, "outcome": outcome, **facts, **basis.facts()}
+        await self._audit.record(event, whole, basis.documents)
 
     @asynccontextmanager
     async def step(self, name: Step, **facts: Any) -> AsyncIterator[StepRecord]:
@@ -96,9 +114,10 @@ class Journal:
                 outcome = "cancelled" if isinstance(error, asyncio.CancelledError) else "error"
                 raise
             finally:
-                span.set_attributes(_flat(step.facts))
                 step.facts.setdefault("milliseconds", round((time.perf_counter() - started) * 1000, 1))
-                await self.record(name, step.facts.pop("outcome", outcome), **step.facts)
+                facts = self._tellable(step)
+                span.set_attributes(_flat(facts))
+                await self._record(name, facts.pop("outcome", outcome), facts, step.basis)
 
     @asynccontextmanager
     async def held(self, name: Step, manager: AbstractAsyncContextManager[T], **facts: Any) -> AsyncIterator[T]:
@@ -120,6 +139,10 @@ class Journal:
                 stack.push_async_exit(let_go)
                 step.note(**_described(value))
             yield value
+
+    def _tellable(self, step: StepRecord) -> dict[str, Any]:
+        facts = self.masks.facts(step.facts)
+        return withholding(facts) if step.withheld else facts
 
     @contextmanager
     def _span(self, name: Step) -> Iterator[Span]:

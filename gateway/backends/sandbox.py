@@ -26,6 +26,7 @@ from urllib.parse import quote
 
 from gateway.backends import Order, ProtocolFactory, Workspace
 from gateway.backends.sandbox_limits import Limiter, LimitsRefused, find_limiter
+from gateway.backends.sandbox_ports import needs_low_ports, open_low_ports
 from gateway.backends.sandbox_process import Confined, SandboxFailure
 from gateway.backends.sandbox_records import Records, end_orphans
 from gateway.backends.sandbox_root import AGENT, HOST, Descriptors, filesystem, require_reachable, search_path
@@ -201,6 +202,8 @@ class _Sandbox:
             await to_the_end(asyncio.to_thread(backend.limiter.apply, *limits))
         except LimitsRefused as error:
             raise (await confined.explain()) or error from error
+        if needs_low_ports(self._order.spec):
+            await to_the_end(asyncio.to_thread(open_low_ports, confined.pid))
         await confined.release()
 
     async def _end(self) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway import __version__
-from gateway.errors import DoorwardError
+from gateway.errors import DoorwardError, SettingsError
+from gateway.sections import SecretRef
 from gateway.settings import Settings, load
 from gateway.words import printable
 
@@ -29,10 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command: Command = parsed.command
         return command(parsed)
     except DoorwardError as error:
-        for reason in error.reasons:
-            print(printable(f"doorward: {reason.code}: {reason.message}"), file=sys.stderr)
-            if reason.remedy:
-                print(printable(f"doorward: what to do: {reason.remedy}"), file=sys.stderr)
+        tell(error)
         return FAILED
     except KeyboardInterrupt:
         return 130
@@ -41,13 +39,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
 
 
+def tell(error: DoorwardError) -> None:
+    """What went wrong and what to do, on standard error."""
+    for reason in error.reasons:
+        print(printable(f"doorward: {reason.code}: {reason.message}"), file=sys.stderr)
+        if reason.remedy:
+            print(printable(f"doorward: what to do: {reason.remedy}"), file=sys.stderr)
+
+
 def _parser() -> argparse.ArgumentParser:
-    from gateway.cli import audit, checks, grants, run, sessions
+    from gateway.cli import audit, checks, grants, policy, run, secrets, sessions
 
     parser = argparse.ArgumentParser(prog="doorward", description="The door to production for people on call.")
     parser.add_argument("--version", action="version", version=f"doorward {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (run, checks, sessions, grants, audit):
+    for module in (run, checks, sessions, grants, policy, audit, secrets):
         module.add_to(commands)
     return parser
 
@@ -65,6 +71,17 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(parsed: argparse.Namespace) -> Settings:
     return load(Path(parsed.config) if parsed.config else None)
+
+
+def token_of(parsed: argparse.Namespace, settings: Settings) -> str:
+    """An automation's token: in `--token-file` or `DOORWARD_TOKEN_FILE`, else the only client's in the settings."""
+    named = parsed.token_file or os.environ.get("DOORWARD_TOKEN_FILE")
+    if named:
+        return SecretRef(file=Path(named)).read().get_secret_value()
+    tokens = [client.token for client in settings.door.clients.values() if client.token is not None]
+    if len(settings.door.clients) != 1 or not tokens:
+        raise SettingsError("which automation's token is meant?", remedy="Name its file with --token-file.")
+    return tokens[0].read().get_secret_value()
 
 
 def show(parsed: argparse.Namespace, value: Any, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,33 @@ import httpx
 from gateway.errors import DoorwardError, PolicyUnavailable, SettingsError
 from gateway.settings import Settings
 
+NONE: Mapping[str, str] = {}
 
-def admin(settings: Settings, method: str, path: str) -> Any:
+
+def admin(settings: Settings, method: str, path: str, value: Any = None) -> Any:
     """Ask the gateway on this machine.  Raises SettingsError when none runs, DoorwardError when it refuses."""
     transport = httpx.HTTPTransport(uds=str(settings.admin_socket))
     try:
         with httpx.Client(transport=transport, base_url="http://admin", timeout=10) as client:
-            return _body(client.request(method, path))
+            return _body(client.request(method, path, json=value))
     except httpx.TransportError as error:
         raise SettingsError(
             f"no gateway answers on {settings.admin_socket}",
             remedy="Start it with `doorward serve`, or name its settings with --config; only its own user may ask.",
+        ) from error
+
+
+def remote_admin(
+    url: str, token: str, method: str, path: str, value: Any = None, *, ca_file: Path | None = None
+) -> Any:
+    """Ask a gateway's admin API over TCP, as automation would.  Raises SettingsError when there is no answer."""
+    try:
+        with _over_tcp(url, token, ca_file) as client:
+            return _body(client.request(method, path, json=value))
+    except (httpx.TransportError, httpx.UnsupportedProtocol, OSError) as error:
+        raise SettingsError(
+            f"the admin API at {url} cannot be reached: {error}",
+            remedy="Its address is the gateway's door.admin_listen; with a private authority, name it with --ca-file.",
         ) from error
 
 
@@ -37,15 +54,27 @@ def opa(settings: Settings, method: str, path: str, value: Any = None) -> Any:
         raise PolicyUnavailable(f"OPA at {policy.url} cannot be reached", code="policy_unreachable") from error
 
 
-def door(url: str, token: str, method: str, path: str, value: Any = None, *, ca_file: Path | None = None) -> Any:
-    """Ask the grants door as automation would."""
-    headers = {"authorization": f"Bearer {token}"}
+def ask_door(
+    url: str,
+    token: str,
+    method: str,
+    path: str,
+    value: Any = None,
+    *,
+    ca_file: Path | None = None,
+    headers: Mapping[str, str] = NONE,
+) -> httpx.Response:
+    """What the grants door answers a client of its own, whatever it is.  Raises SettingsError when there is nothing."""
     try:
-        trust: Any = ssl.create_default_context(cafile=str(ca_file)) if ca_file else True
-        with httpx.Client(base_url=url, headers=headers, verify=trust, timeout=10) as client:
-            return _body(client.request(method, f"/v1/data/{path}", json=value))
+        with _over_tcp(url, token, ca_file) as client:
+            return client.request(method, f"/v1/data/{path}", json=value, headers=headers)
     except (httpx.TransportError, OSError) as error:
         raise SettingsError(f"the grants door at {url} cannot be reached") from error
+
+
+def _over_tcp(url: str, token: str, ca_file: Path | None) -> httpx.Client:
+    trust: Any = ssl.create_default_context(cafile=str(ca_file)) if ca_file else True
+    return httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, verify=trust, timeout=60)
 
 
 def _body(answer: httpx.Response) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gateway.audit.chain import verify
+from gateway.audit.chain import Tally, verify
 from gateway.cli import FAILED, add_config, add_json, settings_of, show
 from gateway.errors import SettingsError
 
@@ -24,11 +24,13 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def _verify(parsed: argparse.Namespace) -> int:
     file: Path = parsed.file or settings_of(parsed).audit_file
     try:
-        faults = list(verify(file))
-        records = sum(1 for _ in file.open("rb"))
+        tally = Tally()
+        faults = list(verify(file, tally))
     except OSError as error:
         raise SettingsError(f"the audit log cannot be read: {error}") from error
-    lines = [f"{file}: {records} records, {'whole' if not faults else f'{len(faults)} faults'}"]
+    counted = f"{tally.records} records" + (f" in {tally.files} files" if tally.files > 1 else "")
+    lines = [f"{file}: {counted}, {'whole' if not faults else f'{len(faults)} faults'}"]
     lines += faults[:SHOWN] + ([f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else [])
-    show(parsed, {"file": str(file), "records": records, "faults": faults}, "\n".join(lines))
+    shown = {"file": str(file), "files": tally.files, "records": tally.records, "faults": faults}
+    show(parsed, shown, "\n".join(lines))
     return FAILED if faults else 0

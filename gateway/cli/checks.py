@@ -13,15 +13,20 @@ from typing import Any
 import asyncssh
 from pydantic import ValidationError
 
+from gateway import host_keys
 from gateway.audit.chain import verify
+from gateway.audit.segments import closed
+from gateway.authn import Checked
 from gateway.backends import Backend
 from gateway.cli import FAILED, add_config, add_json, settings_of, show
 from gateway.credentials import Issuer
 from gateway.errors import DoorwardError, PolicyUnavailable, SettingsError
 from gateway.model import WorkspaceSpec
+from gateway.policy.bundles import Bundle, look
 from gateway.policy.contract import Decision, common
 from gateway.policy.opa import Opa
 from gateway.settings import Settings
+from gateway.settings_ssh import VaultHostCertificateSettings
 from gateway.words import printable
 
 
@@ -57,6 +62,8 @@ def _check(parsed: argparse.Namespace) -> int:
 async def _findings(settings: Settings) -> list[Finding]:
     found = [Finding("settings", True, "well-formed"), await _tried("host keys", lambda: _host_keys(settings))]
     found.append(await _tried("audit log", lambda: _audit(settings)))
+    if (host := settings.ssh.host_certificate.vault) is not None:
+        found.append(await _tried("host certificate", lambda: _host_certificate(settings, host)))
     if settings.door.listen:
         found.append(await _tried("grants door", lambda: _door(settings)))
     async with AsyncExitStack() as stack:
@@ -69,8 +76,11 @@ async def _findings(settings: Settings) -> list[Finding]:
             found.append(await _tried("OPA", lambda: _opa(opa, settings)))
             found += [await _tried(f"policy {decision.value}", partial(_decides, opa, decision, settings))
                       for decision in Decision]  # fmt: skip
+            found += await _bundles(opa)
             targets = await _targets(opa, found)
         found += await _parts(stack, settings, targets)
+        found += await _verifiers(stack, settings)
+        found += await _identity_providers(stack, settings)
     return found
 
 
@@ -89,15 +99,26 @@ def _finding(what: str, error: DoorwardError) -> Finding:
 async def _host_keys(settings: Settings) -> str:
     if not settings.ssh.host_keys:
         return "one is made in state_dir on first start"
-    try:
-        return ", ".join(asyncssh.read_private_key(path).get_fingerprint() for path in settings.ssh.host_keys)
-    except (OSError, asyncssh.KeyImportError) as error:
-        raise SettingsError(f"ssh.host_keys: {error}") from error
+    identity = host_keys.read(settings)
+    if any(map(host_keys.ended, identity.certificates)):
+        raise SettingsError("ssh.host_certificates: one has ended", remedy="Have the key signed again, then SIGHUP.")
+    return ", ".join(key.get_fingerprint() for key in identity.keys)
+
+
+async def _host_certificate(settings: Settings, host: VaultHostCertificateSettings) -> str:
+    from gateway.credentials.vault_host import HostSigner
+
+    if settings.credentials.vault is None:
+        raise SettingsError("ssh.host_certificate.vault needs credentials.vault", remedy="Say where Vault is.")
+    async with HostSigner.open(settings.credentials.vault, host) as signer:
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        await signer.sign([key.export_public_key().decode("ascii").strip()])
+    return f"{host.mount} signs for {', '.join(host.principals)}"
 
 
 async def _audit(settings: Settings) -> str:
     file = settings.audit_file
-    if not file.exists():
+    if not file.exists() and not closed(file):
         return f"{file} will be made"
     try:
         faults = list(verify(file))
@@ -109,7 +130,7 @@ async def _audit(settings: Settings) -> str:
 
 
 async def _door(settings: Settings) -> str:
-    names = [name for name, client in settings.door.clients.items() if client.token.read()]
+    names = [name for name, client in settings.door.clients.items() if client.hashes()]
     if not names:
         raise SettingsError("door.clients is empty: nobody can write a grant", remedy="Name a client and its token.")
     return f"clients: {', '.join(names)}"
@@ -121,14 +142,48 @@ async def _opa(opa: Opa, settings: Settings) -> str:
 
 
 async def _decides(opa: Opa, decision: Decision, settings: Settings) -> str:
-    answer = await opa.query(decision, common(settings.instance), {})
+    from gateway.app import open_verifiers
+
+    asked = {"verifiers": sorted(open_verifiers(settings))} if decision is Decision.UNFIT else {}
+    answer = await opa.query(decision.asked_at, {**common(settings.instance), **asked}, {})
     if not answer.defined:
         raise PolicyUnavailable(f"{decision.value} is undefined", remedy="Load policies/ into OPA.")
+    if decision is Decision.UNFIT and answer.result:
+        named = "; ".join(f"{fault['entry']}: {fault['problem']}" for fault in answer.result[:5])
+        raise DoorwardError(f"{len(answer.result)} entries that nobody can log in by: {named}",
+                            remedy="Correct them, or set up what they name: docs/authentication.md.")  # fmt: skip
     if decision is Decision.MALFORMED and answer.result:
         named = ", ".join(f"{grant['person']}/{grant['id']}" for grant in answer.result[:5])
         raise DoorwardError(f"{len(answer.result)} grants are malformed and have no effect: {named}",
                             remedy="Write them again through the grants door, which says what is wrong.")  # fmt: skip
     return "defined"
+
+
+async def _bundles(opa: Opa) -> list[Finding]:
+    try:
+        bundles, told = await look(opa)
+    except DoorwardError as error:
+        return [_finding("bundles", error)]
+    found = [_bundle(bundle, told) for bundle in bundles]
+    if not any(root.split("/")[0] == "gateway" for bundle in bundles for root in bundle.roots):
+        found.append(
+            Finding("bundles", True, "none owns `gateway`: records of decisions do not say which policy it was")
+        )
+    return found
+
+
+def _bundle(bundle: Bundle, told: bool) -> Finding:
+    what = f"bundle {bundle.name}"
+    revision = f"revision {bundle.revision or '(none)'}"
+    if bundle.taken:
+        says = f"{revision} owns {', '.join(bundle.taken)}: what was written there is gone, and cannot be written again"
+        return Finding(what, False, says, "Publish one that does not, then have the grants written again.")
+    if bundle.trouble:
+        says = f"{revision} stays, for the next one fails: {bundle.trouble}"
+        return Finding(what, False, says, "See docs/distribution.md, section `A bundle that fails`.")
+    return Finding(
+        what, True, revision if told else f"{revision}; OPA does not tell of one that fails: it has no `status`"
+    )
 
 
 async def _targets(opa: Opa, found: list[Finding]) -> dict[str, Any]:
@@ -167,7 +222,34 @@ async def _parts(stack: AsyncExitStack, settings: Settings, targets: dict[str, A
     return found
 
 
-async def _usable(part: Backend | Issuer) -> str:
+async def _verifiers(stack: AsyncExitStack, settings: Settings) -> list[Finding]:
+    from gateway.app import open_checked_verifiers
+
+    found: list[Finding] = []
+    for kind, manager in open_checked_verifiers(settings).items():
+        try:
+            verifier = await stack.enter_async_context(manager)
+        except DoorwardError as error:
+            found.append(_finding(f"verifier {kind}", error))
+        else:
+            found.append(await _tried(f"verifier {kind}", partial(_usable, verifier)))
+    return found
+
+
+async def _identity_providers(stack: AsyncExitStack, settings: Settings) -> list[Finding]:
+    names = [*settings.authn.oidc, *settings.authn.github]
+    if not names:
+        return []
+    from gateway.authn.oidc import OidcVerifier
+
+    try:
+        verifier = await stack.enter_async_context(OidcVerifier.open(settings.authn))
+    except DoorwardError as error:
+        return [_finding("identity providers", error)]
+    return [await _tried(f"identity provider {name}", partial(verifier.check, name)) for name in names]
+
+
+async def _usable(part: Backend | Issuer | Checked) -> str:
     await part.check()
     return "usable"
 

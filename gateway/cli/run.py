@@ -37,10 +37,12 @@ def _serve(parsed: argparse.Namespace) -> int:
     logs.set_up(settings.log_level)
 
     def ready(running: Gateway) -> None:
-        for fingerprint in running.fingerprints:
+        for fingerprint in running.host_keys.fingerprints:
             print(f"doorward: host key {fingerprint}", flush=True)
         if running.door:
             print(f"doorward: grants door on {running.door[0]}:{running.door[1]}", flush=True)
+        if running.admin:
+            print(f"doorward: admin API on {running.admin[0]}:{running.admin[1]}", flush=True)
         print(f"doorward: ready on {running.ssh[0]}:{running.ssh[1]}", flush=True)
 
     return _run(serve(settings, ready))

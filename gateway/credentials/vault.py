@@ -23,7 +23,8 @@ from gateway.credentials.vault_client import VaultClient, in_our_words, token_in
 from gateway.credentials.vault_session import VaultSession
 from gateway.errors import CredentialsUnavailable, SettingsError
 from gateway.model import CredentialSpec, Holder, Lease
-from gateway.settings import SecretRef, VaultSettings
+from gateway.sections import SecretRef
+from gateway.settings import VaultSettings
 
 log = logging.getLogger(__name__)
 

@@ -125,11 +125,12 @@ def parsed(model: type[M], answer: object) -> M:
     try:
         return model.model_validate(answer)
     except ValidationError:
-        raise CredentialsUnavailable(
-            "Vault answered with something that is not its API",
-            code="vault_unexpected",
-            remedy="Platform team: credentials.vault.url must be Vault's active node, or a balancer that leads to it.",
-        ) from None
+        pass  # raised below, for what pydantic complains with holds all of the answer
+    raise CredentialsUnavailable(
+        "Vault answered with something that is not its API",
+        code="vault_unexpected",
+        remedy="Platform team: credentials.vault.url must be Vault's active node, or a balancer that leads to it.",
+    )
 
 
 def token_in(answer: object) -> Auth:

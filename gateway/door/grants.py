@@ -7,144 +7,122 @@ again before the answer goes out, so that a 204 to a DELETE means that the sessi
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import hmac
-import logging
-import re
-import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import json
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import unquote
 
 from aiohttp import web
 
 from gateway.audit.journal import Journal
+from gateway.door.documents import Documents, Intent
+from gateway.door.doorman import Doorman
+from gateway.door.etags import Conditions, etag
 from gateway.door.http import Refused, body_of, served_tcp
-from gateway.errors import AuditUnavailable, PolicyUnavailable, SettingsError
-from gateway.live import Live
-from gateway.policy import Policy
-from gateway.policy.contract import AdmissionAnswer
-from gateway.policy.opa import Opa
-from gateway.settings import DoorSettings
+from gateway.door.patch import patches
+from gateway.door.paths import Path, is_above_documents, is_document, path_of
+from gateway.policy.contract import Automation
 from gateway.telemetry import Step
 
-log = logging.getLogger(__name__)
-
-PREFIX = "/v1/data/"
-SEGMENT = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,128}")
-VERBS = frozenset({"GET", "PUT", "DELETE"})
+PATCH_LIMIT = 2 * 2**20
+"""Bytes of a patch: it may hold many documents."""
+VERBS = frozenset({"GET", "PUT", "PATCH", "DELETE"})
 
 
 class GrantsDoor:
     """Answers automation."""
 
     def __init__(
-        self, settings: DoorSettings, policy: Policy, opa: Opa, live: Live, journal: Callable[[], Journal]
+        self,
+        listen: str | None,
+        doorman: Doorman,
+        documents: Documents,
+        journal: Callable[[], Journal],
     ) -> None:
-        self._settings = settings
-        self._policy = policy
-        self._opa = opa
-        self._live = live
+        self._listen = listen
+        self._doorman = doorman
+        self._documents = documents
         self._journal = journal
-        self._clients = {
-            name: hashlib.sha256(client.token.read().get_secret_value().encode()).digest()
-            for name, client in settings.clients.items()
-        }
-        self._writing = [asyncio.Lock() for _ in range(64)]
-        """One writer at a time for a person, by hash: a client cannot make it grow with names it makes up."""
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[tuple[str, int] | None]:
         """Listen while the body runs; yields the bound address, or None where no door is configured."""
-        if self._settings.listen is None:
+        if self._listen is None:
             yield None
             return
-        async with served_tcp({"/{path:.*}": self._handle}, self._settings.listen, _tls(self._settings)) as address:
+        routes = {"/{path:.*}": self._handle}
+        async with served_tcp(routes, self._listen, self._doorman.tls(), "door.listen") as address:
             yield address
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         journal = self._journal()
         with journal.rooted(Step.GRANT):
-            client = await self._authenticated(request, journal)
-            journal.bind(client=client)
-            path = _path_of(request)
-            return await self._judged(request, client, path, journal)
+            client = await self._doorman.known(request, journal, Step.GRANT)
+            journal.bind(client=client.name)
+            answer = await self._answer(journal, client, request)
+            answer.headers["Doorward-Client"] = client.name
+            return answer
 
-    async def _authenticated(self, request: web.Request, journal: Journal) -> str:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        offered = hashlib.sha256(token.strip().encode()).digest()
-        for name, known in self._clients.items():
-            if scheme.lower() == "bearer" and hmac.compare_digest(offered, known):
-                return name
-        try:
-            await journal.record(Step.GRANT, "refused", verb=request.method, path=request.path, why="unknown token")
-        except AuditUnavailable:
-            log.error("grant_refusal_unrecorded")
-        raise Refused(401, "unauthorized", "no client of the grants door has this token")
-
-    async def _judged(
-        self, request: web.Request, client: str, path: Sequence[str], journal: Journal
-    ) -> web.StreamResponse:
-        verb = request.method
-        if verb not in VERBS:
-            raise Refused(405, "invalid_request", f"{verb} is not offered here; use GET, PUT or DELETE")
-        new = await body_of(request) if verb == "PUT" else None
-        async with self._writing[hash(tuple(path[1:2])) % len(self._writing)]:
-            old = await self._opa.read(*path) if verb != "GET" and _is_one_grant(path) else None
-            answer = await self._policy.admit(journal, client, verb, path, old, new)
-            if not answer.allow:
-                raise _refusal(answer, path)
-            if verb == "GET":
-                found = await self._opa.read(*path)
-                return web.json_response({} if found is None else {"result": found})
-            try:
-                async with journal.step(Step.GRANT, verb=verb, path="/".join(path), old=old, new=answer.value):
-                    await self._write(verb, path, answer.value)
-            finally:
-                # Also when only the record of the write failed: the decision is on record, and OPA has the change.
-                await self._live.reevaluate(path[1])
-        return web.Response(status=204)
-
-    async def _write(self, verb: str, path: Sequence[str], value: Mapping[str, Any] | None) -> None:
-        if verb == "DELETE":
-            await self._opa.remove(*path)
-        elif value is None:
-            raise PolicyUnavailable("the policy allowed the grant but did not say what to store")
-        else:
-            await self._opa.write(*path, value=value)
+    async def _answer(self, journal: Journal, client: Automation, request: web.Request) -> web.Response:
+        path, asked = path_of(request), _asked(request)
+        conditions = Conditions.of(request)
+        match request.method:
+            case "GET":
+                found = await self._documents.read(journal, client, path)
+                return _found(path, found, conditions, "pretty" in asked)
+            case "PUT":
+                value = await body_of(request)
+                intents = [Intent(path, "PUT", lambda _: value)]
+            case "DELETE":
+                intents = [Intent(path, "DELETE", lambda _: None)]
+            case "PATCH":
+                intents = await _patched(request, path, conditions)
+            case verb:
+                raise Refused(405, "invalid_request", f"{verb} is not offered here; use GET, PUT, PATCH or DELETE")
+        dry_run = "dry-run" in asked
+        tags = await self._documents.change(journal, client, intents, conditions, dry_run=dry_run) if intents else []
+        answer = web.Response(status=204)
+        if is_document(path) and tags and tags[0]:
+            answer.etag = tags[0]
+        return answer
 
 
-def _is_one_grant(path: Sequence[str]) -> bool:
-    """Whether there is an old value to judge by: nothing else is read for a client before policy has spoken."""
-    return len(path) == 3 and path[0] == "grants" and all(SEGMENT.fullmatch(segment) for segment in path[1:])
+async def _patched(request: web.Request, path: Path, conditions: Conditions) -> list[Intent]:
+    body = await body_of(request, PATCH_LIMIT)
+    if is_document(path):
+        [patch] = patches(path, body)
+        return [Intent(path, "PATCH", patch.apply)]
+    if not is_above_documents(path):
+        return [Intent(path, "PATCH", lambda _: None)]  # policy says what is wrong with the path
+    if conditions != Conditions():
+        raise Refused(
+            400,
+            "invalid_parameter",
+            "If-Match and If-None-Match are about one document: in a patch, use the operation test",
+        )
+    return [Intent(patch.path, "PATCH", patch.apply, patch.index) for patch in patches(path, body)]
 
 
-def _path_of(request: web.Request) -> list[str]:
-    if not request.raw_path.startswith(PREFIX):
-        raise Refused(404, "resource_not_found", f"only {PREFIX}grants/<person>/<id> is offered here")
-    if "?" in request.raw_path:
-        raise Refused(400, "invalid_parameter", "query parameters are not offered here")
-    # Split before unquoting: a %2F inside a segment stays inside it, and policy sees it.
-    return [unquote(segment) for segment in request.raw_path.removeprefix(PREFIX).split("/")]
+def _found(path: Path, found: Any, conditions: Conditions, pretty: bool) -> web.Response:
+    # All grants at once are not hashed: that would hold up everybody else.
+    tag = etag(found) if found is not None and len(path) > 1 else ""
+    if tag and not conditions.holds_none_match(found):
+        answer = web.Response(status=304)
+    else:
+        body = {} if found is None else {"result": found}
+        text = json.dumps(body, indent=2 if pretty else None, separators=None if pretty else (",", ":"))
+        answer = web.Response(text=text + "\n", content_type="application/json")
+    if tag:
+        answer.etag = tag
+    return answer
 
 
-def _refusal(answer: AdmissionAnswer, path: Sequence[str]) -> Refused:
-    said = "; ".join(
-        f"{reason.field}: {reason.message}" if reason.field else reason.message for reason in answer.reasons
-    )
-    if any(reason.field or reason.code == "not_an_object" for reason in answer.reasons):
-        return Refused(400, "invalid_parameter", said, answer.reasons)
-    return Refused(403, "unauthorized", said or f"policy refused {'/'.join(path)}", answer.reasons)
-
-
-def _tls(settings: DoorSettings) -> ssl.SSLContext | None:
-    if settings.tls_certificate is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-    except OSError as error:
-        raise SettingsError(f"door.tls_certificate: {error}") from error
-    return context
+def _asked(request: web.Request) -> frozenset[str]:
+    """The query parameters that are on: OPA's `pretty`, and `dry-run`."""
+    for name, value in request.query.items():
+        if name not in ("pretty", "dry-run") or value not in ("", "true", "false"):
+            said = f"{name[:100]}={value[:100]}"
+            raise Refused(
+                400, "invalid_parameter", f"the query parameter {said} is not offered, only pretty and dry-run"
+            )
+    return frozenset(name for name, value in request.query.items() if value != "false")

@@ -6,10 +6,12 @@ import asyncio
 import json
 import logging
 
+from opentelemetry.metrics import Meter
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.audit.journal import Journal
 from gateway.errors import AuditUnavailable, PolicyUnavailable
+from gateway.metrics import Metric
 from gateway.policy.contract import Decision, MalformedGrant, common
 from gateway.policy.opa import Opa
 from gateway.telemetry import Step
@@ -21,12 +23,13 @@ FOUND = TypeAdapter(tuple[MalformedGrant, ...])
 class Lint:
     """Looks for malformed grants on a slow sweep, and says each once."""
 
-    def __init__(self, opa: Opa, journal: Journal, instance: str, seconds: float) -> None:
+    def __init__(self, opa: Opa, journal: Journal, instance: str, seconds: float, meter: Meter) -> None:
         self._opa = opa
         self._journal = journal
         self._instance = instance
         self._seconds = seconds
         self._said: set[str] = set()
+        self._count = meter.create_gauge(Metric.MALFORMED, description="documents without effect")
 
     async def find(self) -> tuple[MalformedGrant, ...]:
         """All malformed grants now.  Raises PolicyUnavailable.  It walks every grant: never part of a decision."""
@@ -45,6 +48,7 @@ class Lint:
             await asyncio.sleep(self._seconds)
 
     async def _report(self, found: tuple[MalformedGrant, ...]) -> None:
+        self._count.set(len(found), {"root": "grants"})
         now = {grant.model_dump_json() for grant in found}
         for grant in found:
             if grant.model_dump_json() not in self._said:

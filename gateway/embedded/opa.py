@@ -22,8 +22,8 @@ from pydantic import SecretStr
 
 from gateway.embedded.children import Child, Command, child, run_once, steady_port
 
-ROLES = ("gateway", "automation", "admin")
-PARTITIONS = ("/grants/*/*", "/people/*", "/targets/*", "/roster/*")
+ROLES = ("gateway", "automation", "auditor", "admin")
+PARTITIONS = ("/grants/*/*", "/approvals/*/*", "/reviews/*/*", "/people/*", "/targets/*", "/roster/*")
 START_SECONDS = 20.0
 
 
@@ -91,8 +91,10 @@ def _tokens(folder: Path) -> dict[str, Path]:
         entries[hashlib.sha256(file.read_bytes()).hexdigest()] = {"name": role, "role": role}
     bundle = folder / "tokens"
     bundle.mkdir(exist_ok=True)
-    (bundle / "data.json").write_text(json.dumps({"tokens": entries}))
-    (bundle / ".manifest").write_text(json.dumps({"revision": "", "roots": ["tokens"]}))
+    text = json.dumps({"tokens": entries}, sort_keys=True)
+    (bundle / "data.json").write_text(text)
+    revision = hashlib.sha256(text.encode()).hexdigest()[:12]
+    (bundle / ".manifest").write_text(json.dumps({"revision": revision, "roots": ["tokens"]}))
     return files
 
 
@@ -112,7 +114,13 @@ def _config(folder: Path) -> Path:
     storage = {"directory": str(folder / "data"), "auto_create": True, "partitions": list(PARTITIONS)}
     bundles = {name: {"resource": f"file://{folder / name}"} for name in ("policies", "tokens")}
     file = folder / "config.json"  # JSON is YAML
-    file.write_text(json.dumps({"storage": {"disk": storage}, "bundles": bundles, "decision_logs": {"console": True}}))
+    config = {
+        "storage": {"disk": storage},
+        "bundles": bundles,
+        "decision_logs": {"console": True},
+        "status": {"prometheus": True},
+    }
+    file.write_text(json.dumps(config))
     return file
 
 

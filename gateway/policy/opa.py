@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,7 @@ ANSWER_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What OPA said.  `result` is None when the rule is undefined; `revision` names the bundles that decided."""
+    """What OPA said.  `result` is None when the rule is undefined; `revision` names the bundles that were active."""
 
     result: Any
     defined: bool
@@ -67,23 +67,51 @@ class Opa:
         """The base document at `path`, or None where there is none."""
         return (await self._call("GET", _document(path))).get("result")
 
+    async def modules(self) -> dict[str, str]:
+        """The Rego that it has loaded, by its name there.  For studies; the gateway's own token may not."""
+        listed = (await self._call("GET", "policies")).get("result")
+        if not isinstance(listed, list):
+            raise PolicyUnavailable("the policy engine answered nonsense", code="policy_malformed")
+        return {str(module["id"]): str(module["raw"]) for module in listed}
+
     async def write(self, *path: str, value: Any) -> None:
         """Create or overwrite the base document at `path`."""
         await self._call("PUT", _document(path), json=value)
 
+    async def create(self, *path: str, value: Any) -> bool:
+        """Create the base document at `path`; False, and nothing is changed, where there is one.  OPA sees to it."""
+        told = await self._call("PUT", _document(path), json=value, headers={"if-none-match": "*"}, told={304})
+        return not told
+
+    async def patch(self, *path: str, operations: Sequence[Mapping[str, Any]]) -> None:
+        """Add and remove documents two segments or more below `path`: all or none."""
+        if await self._call("PATCH", _document(path), json=operations, told={404}):
+            # Kept in memory, OPA adds nothing below what is not there; on disk, by partitions, it does.
+            for above in sorted({tuple(str(operation["path"]).split("/")[1:-1]) for operation in operations}):
+                for length in range(len(above) + 1):
+                    await self.create(*path, *above[:length], value={})
+            await self._call("PATCH", _document(path), json=operations)
+
     async def remove(self, *path: str) -> None:
         """Remove the base document at `path`; none there is fine."""
-        await self._call("DELETE", _document(path), absent_is_fine=True)
+        await self._call("DELETE", _document(path), told={404})
+
+    async def status(self) -> dict[str, Any] | None:
+        """What OPA tells of itself, its bundles among it; None where its configuration has no `status`."""
+        return (await self._call("GET", "status", told={500})).get("result")
 
     async def check(self) -> None:
         """Raises PolicyUnavailable when OPA does not answer or refuses our token."""
         await self._call("POST", "data/gateway/nothing", json={"input": {}})
 
-    async def _call(self, method: str, path: str, *, absent_is_fine: bool = False, **kwargs: Any) -> dict[str, Any]:
+    async def _call(self, method: str, path: str, *, told: Collection[int] = (), **kwargs: Any) -> dict[str, Any]:
+        """The body.  An answer of one of the statuses in `told` is one too: `{"status": ...}`."""
         try:
             async with asyncio.timeout(self._timeout):
                 status, text = await self._send(method, f"{self._client.root_url}/{path}", **kwargs)
-            if status == 204 or (status == 404 and absent_is_fine):
+            if status in told:
+                return {"status": status}
+            if status == 204:
                 return {}
             if status != 200:
                 raise _refused(status, text)
@@ -127,9 +155,10 @@ async def _text(response: aiohttp.ClientResponse) -> str:
 
 
 def _revision(body: dict[str, Any]) -> str:
+    """Of every bundle by its name: `policies=v42,tokens=7c1d`."""
     try:
         bundles = body.get("provenance", {}).get("bundles") or {}
-        return ",".join(sorted(str(bundle.get("revision", "")) for bundle in bundles.values()))
+        return ",".join(f"{name}={bundle.get('revision', '')}" for name, bundle in sorted(bundles.items()))
     except AttributeError as error:
         raise PolicyUnavailable("the policy engine answered nonsense", code="policy_malformed") from error
 

@@ -21,7 +21,7 @@ from gateway.audit.journal import Journal
 from gateway.backends import Workspace, hosts
 from gateway.errors import DoorwardError, WorkspaceUnavailable
 from gateway.model import DeliveredFile, Egress, Permit
-from gateway.ssh import raw
+from gateway.ssh import inside
 from gateway.telemetry import Step
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ FAST = {
 class Agent:
     """A workspace that can be asked to run things.  Valid until its context is left."""
 
-    def __init__(self, connection: raw.AgentConnection) -> None:
+    def __init__(self, connection: inside.AgentConnection) -> None:
         self.connection = connection
 
     async def setup(
@@ -86,7 +86,7 @@ class Agent:
             try:
                 async with asyncio.timeout(SETUP_SECONDS):
                     await self.connection.create_server(dial, addresses[egress.host], egress.port)
-            except (asyncssh.Error, OSError) as error:  # TimeoutError is an OSError
+            except (asyncssh.Error, asyncssh.ChannelListenError, OSError) as error:  # TimeoutError is an OSError
                 raise WorkspaceUnavailable(
                     f"the workspace could not be given its way to {egress.host}:{egress.port}"
                 ) from error
@@ -101,7 +101,7 @@ async def connected(workspace: Workspace) -> AsyncIterator[Agent]:
     """The agent of `workspace`.  Raises WorkspaceUnavailable."""
     try:
         async with asyncio.timeout(HANDSHAKE_SECONDS):
-            connection = await raw.connect(workspace.create_connection, **FAST)
+            connection = await inside.connect(workspace.create_connection, **FAST)
     except TimeoutError as error:
         raise WorkspaceUnavailable("the workspace's agent did not answer in time") from error
     except (asyncssh.Error, OSError) as error:
@@ -112,7 +112,7 @@ async def connected(workspace: Workspace) -> AsyncIterator[Agent]:
         connection.abort()
 
 
-def _dialler(connection: raw.AgentConnection, egress: Egress, journal: Journal) -> Any:
+def _dialler(connection: inside.AgentConnection, egress: Egress, journal: Journal) -> Any:
     async def dial(_host: str, _port: int) -> Any:
         # Any other exception than ChannelOpenError would end the agent's connection, and with it the session.
         forwarder = None

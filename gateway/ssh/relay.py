@@ -7,20 +7,19 @@ the other side's channel is confirmed, and each side is read only as fast as the
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import asyncssh
 from asyncssh.packet import PacketDecodeError, SSHPacket
 
+from gateway.ssh.filters import Filter
 from gateway.ssh.raw import STDERR, RawChannel
 from gateway.words import printable
 
 FROM_AGENT = frozenset({"exit-status", "exit-signal", "xon-xoff", "eow@openssh.com"})
 """All that a program's side may ask on a channel (RFC 4254 sections 6.8 and 6.10, OpenSSH's PROTOCOL 2.1)."""
-
-
 ONCE = frozenset({"exit-status", "exit-signal", "eow@openssh.com"})
 MAX_COMMAND = 500
 """What a lane's record repeats of its command; the whole of it is in the record of its request."""
@@ -34,11 +33,15 @@ class Traffic:
 
     kind: str
     command: str = ""
+    """What was asked for."""
+    forced_command: str = ""
+    """What ran in its place."""
     bytes_in: int = 0
     bytes_out: int = 0
     exit_status: int | None = None
     exit_signal: str = ""
     last: float = field(default_factory=time.monotonic)
+    files: Callable[[], Mapping[str, Any]] | None = None  # what happened to them, on a lane of SFTP
 
     def record(self) -> dict[str, Any]:
         ended: dict[str, Any] = {}
@@ -49,14 +52,16 @@ class Traffic:
         return {
             "kind": self.kind,
             "command": self.command[:MAX_COMMAND],
+            **({"forced_command": self.forced_command[:MAX_COMMAND]} if self.forced_command else {}),
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
             **ended,
+            **({"files": self.files()} if self.files is not None else {}),
         }
 
 
 class End(asyncssh.SSHTCPSession[bytes]):
-    """One end of a lane: whatever arrives here leaves at `peer`."""
+    """One end of a lane: whatever arrives here leaves at `peer`, or goes into `filter`."""
 
     def __init__(self, traffic: Traffic, inbound: bool) -> None:
         self._traffic = traffic
@@ -70,6 +75,8 @@ class End(asyncssh.SSHTCPSession[bytes]):
         """Whether the peer stays paused for another reason than a full buffer."""
         self.full = False
         """Whether this end's own buffer is full, so that the peer is not read."""
+        self.busy = False  # the filter wants no more of the peer for now
+        self.filter: Filter | None = None
 
     def connection_made(self, chan: Any) -> None:
         """Confirmed: only now may the far side's bytes out (see `Lane.join`)."""
@@ -80,11 +87,15 @@ class End(asyncssh.SSHTCPSession[bytes]):
             self._traffic.bytes_in += len(data)
         else:
             self._traffic.bytes_out += len(data)
-        if self.peer is not None and self.peer.is_writable:
+        if self.filter is not None:
+            self.filter.received(data, datatype)
+        elif self.peer is not None and self.peer.is_writable:
             self.peer.write(data, datatype)
 
     def eof_received(self) -> bool:
-        if self.peer is not None and self.peer.is_open:
+        if self.filter is not None:
+            self.filter.ended()
+        elif self.peer is not None and self.peer.is_open:
             self.peer.write_eof()
         return True
 
@@ -95,11 +106,17 @@ class End(asyncssh.SSHTCPSession[bytes]):
 
     def resume_writing(self) -> None:
         self.full = False
-        if self.peer is not None and not self.held:
+        if self.peer is not None and not self.held and not self.busy:
             self.peer.resume_reading()
+        if self.filter is not None:
+            self.filter.drained()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        if self.filter is not None:
+            self.filter.lost()
+        if exc is not None and not self._inbound:
+            return  # all of the workspace is lost, not this program alone: the story tells why before anything closes
         closes = self.peer or self.other
         if closes is not None:
             closes.close()
@@ -137,8 +154,13 @@ class Lane:
             far.close()
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "connection closed")
 
+    async def open_near(self, connection: Any, payload: bytes) -> None:
+        """Open the engineer's channel for one that the workspace opens.  Raises asyncssh.ChannelOpenError."""
+        self.near = self.far_end.other = RawChannel(connection, lambda *_: False)
+        await self.near.open(self.traffic.kind, payload, self.near_end)
+
     def join(self) -> None:
-        """Both sides are confirmed, and the engineer's was told so: let the bytes flow."""
+        """Both sides are confirmed, and who asked was told so: let the bytes flow."""
         assert self.near is not None
         assert self.far is not None
         self.near_end.peer, self.far_end.peer = self.far, self.near
@@ -153,8 +175,36 @@ class Lane:
             return
         if not self.near_end.full:
             self.far.resume_reading()
-        if not self._held and not self.far_end.full:
+        self._read_near()
+
+    def filtered(self, near: Filter, far: Filter) -> None:
+        """From now on bytes of both ends go through filters, which write to the other side themselves."""
+        self.near_end.filter, self.far_end.filter = near, far
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether there is room on both sides, and nobody holds the engineer's."""
+        return not (self._held or self.near_end.full or self.far_end.full)
+
+    def busy(self, busy: bool) -> None:
+        """Read no more from the engineer, for a filter that has its hands full; and again when it has not."""
+        if busy == self.far_end.busy:
+            return
+        self.far_end.busy = busy
+        if not busy:
+            self._read_near()
+        elif self.near is not None and not self.near.gone:
+            self.near.pause_reading()
+
+    def _read_near(self) -> None:
+        stopped = self._held or self.far_end.full or self.far_end.busy or self.near_end.peer is None
+        if not stopped and self.near is not None and not self.near.gone:
             self.near.resume_reading()
+
+    def cut(self) -> None:
+        """The lane is about to be ended: filters do no more."""
+        if self.near_end.filter is not None:
+            self.near_end.filter.lost()
 
     def hold(self) -> None:
         """Read no more from the engineer until `release`."""
@@ -164,9 +214,9 @@ class Lane:
 
     def release(self) -> None:
         self._held = self.far_end.held = False
-        joined = self.near_end.peer is not None
-        if self.near is not None and not self.near.gone and joined and not self.far_end.full:
-            self.near.resume_reading()
+        self._read_near()
+        if self.near_end.filter is not None:
+            self.near_end.filter.drained()
 
     def _from_agent(self, name: str, payload: bytes, _want_reply: bool) -> bool:
         if name not in FROM_AGENT or self.near is None or name in self._said or not self._note(name, payload):
@@ -234,11 +284,11 @@ class Lanes:
         return [*self._listed, *(lane.traffic.record() for lane in self._open), *rest]
 
 
-def show(channel: RawChannel, text: str, *, terminal: bool) -> None:
-    """Write lines for a person: on stderr, and with carriage returns where the client's terminal is raw."""
+def show(channel: RawChannel, text: str, *, terminal: bool, on: int | None = STDERR) -> None:
+    """Write lines for a person: on stderr by default, with carriage returns where the client's terminal is raw."""
     if channel.is_writable:
         newline = "\r\n" if terminal else "\n"
-        channel.write("".join(f"{printable(line)}{newline}" for line in text.splitlines()).encode(), STDERR)
+        channel.write("".join(f"{printable(line)}{newline}" for line in text.splitlines()).encode(), on)
 
 
 def finish(channel: RawChannel, status: int) -> None:

@@ -6,12 +6,26 @@ RFC 4254 sections 5 to 7, and OpenSSH's PROTOCOL file.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from asyncssh.packet import PacketDecodeError, SSHPacket
 
+from gateway.words import printable
+
 Facts = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One channel request."""
+
+    name: str
+    facts: Facts
+    payload: bytes
+    want_reply: bool
 
 
 class Malformed(Exception):
@@ -20,16 +34,25 @@ class Malformed(Exception):
 
 def facts(kind: str, payload: bytes) -> Facts:
     """`{"kind": kind, ...}` as policy sees it.  A kind we do not know has no other facts.  Raises Malformed."""
-    packet = SSHPacket(payload)
     parse = PARSERS.get(kind)
     if parse is None:
         return {"kind": kind[:128]}
+    return {"kind": kind, **_parsed(kind, parse, payload)}
+
+
+def arrival(kind: str, payload: bytes) -> Facts:
+    """What the workspace says of a connection that came to a listener; its words are not trusted.  Raises Malformed."""
+    return _parsed(kind, ARRIVALS[kind], payload)
+
+
+def _parsed(kind: str, parse: Callable[[SSHPacket], Facts], payload: bytes) -> Facts:
+    packet = SSHPacket(payload)
     try:
         parsed = parse(packet)
         packet.check_end()
     except PacketDecodeError as error:
         raise Malformed(f"{kind}: {error}") from error
-    return {"kind": kind, **parsed}
+    return parsed
 
 
 def _nothing(_packet: SSHPacket) -> Facts:
@@ -89,7 +112,35 @@ def _direct_streamlocal(packet: SSHPacket) -> Facts:
 
 
 def _tcpip_forward(packet: SSHPacket) -> Facts:
-    return {"host": _text(packet.get_string()), "port": packet.get_uint32()}
+    host, port = _text(packet.get_string()), packet.get_uint32()
+    if port > 65535:
+        raise Malformed(f"port {port} is not a TCP port")
+    return {"host": host, "port": port}
+
+
+def _forwarded_tcpip(packet: SSHPacket) -> Facts:
+    return {**_tcpip_forward(packet), **_originator(packet)}
+
+
+def _forwarded_streamlocal(packet: SSHPacket) -> Facts:
+    path = _text(packet.get_string())
+    packet.get_string()  # reserved
+    return {"path": path}
+
+
+def _originator(packet: SSHPacket) -> Facts:
+    host = _text(packet.get_string())
+    if printable(host) != host or len(host) > 255:
+        raise Malformed("an originator that is no address")
+    return {"originator_host": host, "originator_port": packet.get_uint32()}
+
+
+def _x11_req(packet: SSHPacket) -> Facts:
+    """Everything but the cookie, which is a secret of the client's display: nobody needs to see it to judge."""
+    single, protocol, cookie = packet.get_boolean(), _text(packet.get_string()), packet.get_string()
+    if len(cookie) % 2 or not re.fullmatch(rb"[0-9A-Fa-f]+", cookie):
+        raise Malformed("x11-req: the cookie is not hexadecimal")
+    return {"single_connection": single, "auth_protocol": protocol, "screen": packet.get_uint32()}
 
 
 def _path(packet: SSHPacket) -> Facts:
@@ -124,8 +175,48 @@ PARSERS: dict[str, Callable[[SSHPacket], Facts]] = {
     "cancel-tcpip-forward": _tcpip_forward,
     "streamlocal-forward@openssh.com": _path,
     "cancel-streamlocal-forward@openssh.com": _path,
+    "x11-req": _x11_req,
+    "auth-agent-req@openssh.com": _nothing,
 }
-"""Not here on purpose: `x11-req` and `auth-agent-req@openssh.com`; the first carries a cookie nobody needs to see."""
 
+ARRIVALS: dict[str, Callable[[SSHPacket], Facts]] = {
+    "forwarded-tcpip": _forwarded_tcpip,
+    "forwarded-streamlocal@openssh.com": _forwarded_streamlocal,
+    "x11": _originator,
+    "auth-agent@openssh.com": _nothing,
+}
+"""What a workspace may open, for a listener that was granted."""
+
+LISTENS = frozenset({"tcpip-forward", "streamlocal-forward@openssh.com"})
+"""The global requests that make a listener: each may be a connection's first and only wish (`ssh -N -R`)."""
+CANCELS = {
+    "cancel-tcpip-forward": "tcpip-forward",
+    "cancel-streamlocal-forward@openssh.com": "streamlocal-forward@openssh.com",
+}
+LISTENER_OF = {
+    "forwarded-tcpip": "tcpip-forward",
+    "forwarded-streamlocal@openssh.com": "streamlocal-forward@openssh.com",
+}
+"""What was asked for where such a channel comes from."""
+CALLBACKS = {"x11-req": "x11", "auth-agent-req@openssh.com": "auth-agent@openssh.com"}
+"""The channel requests that let a program call back, and the kind of channel that it then comes with."""
+
+ORIGINAL_COMMAND = "SSH_ORIGINAL_COMMAND"
+"""Where a forced command finds what was asked for (sshd_config(5), ForceCommand)."""
+
+
+def original_command(name: str, payload: bytes) -> bytes | None:
+    """What sshd would say there of a request that starts a program: nothing of a shell, the server of a subsystem."""
+    match name:
+        case "exec":
+            return SSHPacket(payload).get_string()
+        case "subsystem":
+            asked = SSHPacket(payload).get_string()
+            return b"internal-sftp" if asked == b"sftp" else asked
+    return None
+
+
+SUBSYSTEMS = frozenset({"sftp"})
+"""Those there are; another is not known here, whatever policy says of it."""
 STARTS = frozenset({"shell", "exec", "subsystem"})
 """The requests that start a program (RFC 4254 section 6.5): one per channel, and where a refusal can be shown."""

@@ -6,6 +6,8 @@
 #   POSTGRES_ADDRESS                 host:port/database?sslmode=...   as Vault sees it
 #   ISSUER_PASSWORD_FILE             password of doorward_issuer (database/issuer.sql)
 #   GATEWAY_TOKEN_FILE               where the token goes (0600)
+#   HOST_NAMES                       names that engineers type for the door, comma-separated: Vault then signs its host keys
+#   USER_NAMES                       people whose keys Vault may certify, comma-separated, or * (ssh-user/sign/doorward-user)
 #   ROTATE_ISSUER=yes                afterwards let Vault change that password to one only it knows (production: do)
 #   VAULT                            the command, `vault` by default
 set -eu
@@ -35,7 +37,30 @@ for create in "$here"/database/*.create.sql; do
 done
 [ "${ROTATE_ISSUER:-}" != yes ] || "$vault" write -force database/rotate-root/orders
 
+# The authority of host keys is a mount of its own: it can sign no user, whatever is asked.
+if [ -n "${HOST_NAMES:-}" ]; then
+    "$vault" read sys/mounts/ssh-host >/dev/null 2>&1 || "$vault" secrets enable -path=ssh-host ssh
+    "$vault" read ssh-host/config/ca >/dev/null 2>&1 ||
+        "$vault" write ssh-host/config/ca generate_signing_key=true key_type=ed25519
+    "$vault" write ssh-host/roles/doorward-host key_type=ca allow_host_certificates=true \
+        allow_user_certificates=false allowed_domains="$HOST_NAMES" allow_bare_domains=true allow_subdomains=false \
+        ttl=24h max_ttl=168h
+fi
+
+# The authority of people's keys, another mount again.  Who may have a certificate for whom is said by who may write to
+# ssh-user/sign/doorward-user; with allowed_users_template=true and {{identity.entity.name}} each gets their own name only.
+if [ -n "${USER_NAMES:-}" ]; then
+    "$vault" read sys/mounts/ssh-user >/dev/null 2>&1 || "$vault" secrets enable -path=ssh-user ssh
+    "$vault" read ssh-user/config/ca >/dev/null 2>&1 ||
+        "$vault" write ssh-user/config/ca generate_signing_key=true key_type=ed25519
+    "$vault" write ssh-user/roles/doorward-user - <<END
+{"key_type": "ca", "allow_user_certificates": true, "allow_host_certificates": false, "allowed_users": "$USER_NAMES",
+ "allowed_extensions": "permit-pty,permit-port-forwarding", "default_extensions": {"permit-pty": ""},
+ "allowed_critical_options": "source-address,force-command", "ttl": "8h", "max_ttl": "24h"}
+END
+fi
+
 # Periodic and orphan: lives as long as the gateway renews it, and not only as long as who ran this.
-"$vault" token create -orphan -no-default-policy -policy=doorward-gateway -period=24h -display-name=doorward-gateway \
+"$vault" token create -orphan -no-default-policy -policy=doorward-gateway ${HOST_NAMES:+-policy=doorward-host} -period=24h -display-name=doorward-gateway \
     -field=token >"$GATEWAY_TOKEN_FILE.new"
 mv "$GATEWAY_TOKEN_FILE.new" "$GATEWAY_TOKEN_FILE"

@@ -44,7 +44,7 @@ async def test_a_whole_log_has_no_fault_also_when_it_was_continued(log: Path) ->
         (lambda lines: [lines[0].replace('"number":0', '"number":7'), *lines[1:]], "record 1 was changed"),
         (lambda lines: lines[:4] + lines[5:], "record 6 follows record 4"),
         (lambda lines: [*lines[:4], lines[5], lines[4], *lines[6:]], "record 6 follows record 4"),
-        (lambda lines: lines[1:], "record 2 follows record 0"),
+        (lambda lines: lines[1:], "records 1 to 1 are missing before audit.jsonl"),
         (lambda lines: lines[:-1], "records 10 to 10 are missing at the end"),
         (lambda lines: [*lines[:3], *lines[2:]], "record 3 follows record 3"),
         (lambda lines: [*lines[:3], "{}\n", *lines[3:]], "not a record of this chain"),

@@ -23,10 +23,7 @@ from gateway.assets import agent_binary, seccomp_profile
 from gateway.backends import Order
 from gateway.backends.docker import DockerBackend
 from gateway.backends.docker_agent import AGENT_DIR, as_archive
-from gateway.errors import WorkspaceUnavailable
-from gateway.model import Holder, SessionId, WorkspaceSpec
-from gateway.settings import DockerSettings
-from tests.contracts.backend import (
+from gateway.contracts.backend import (
     LIMITS,
     NETWORK,
     USER,
@@ -37,6 +34,9 @@ from tests.contracts.backend import (
     inside,
     sh,
 )
+from gateway.errors import WorkspaceUnavailable
+from gateway.model import Holder, SessionId, WorkspaceSpec
+from gateway.settings import DockerSettings
 from tests.stack.docker import Docker, docker
 from tests.stack.images import Images, images
 from tests.stack.require import require

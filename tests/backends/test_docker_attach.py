@@ -13,28 +13,9 @@ import aiodocker
 import pytest
 from aiodocker.exceptions import DockerError
 
-from gateway.backends.docker_attach import Attachment, AttachTransport, attach
+from gateway.backends.docker_attach import Attachment, attach
 from gateway.backends.docker_engine import connect
-
-
-class Sink(asyncio.Protocol):
-    def __init__(self) -> None:
-        self.chunks: list[bytes] = []
-        self.transport: asyncio.Transport | None = None
-        self.pause_after = 0
-        self.lost = asyncio.Event()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, AttachTransport)
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.chunks.append(data)
-        if len(self.chunks) == self.pause_after and self.transport:
-            self.transport.pause_reading()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost.set()
+from tests.backends.still import Sink, StillTransport
 
 
 def frame(stream: int, payload: bytes) -> bytes:
@@ -49,22 +30,6 @@ def attached(sink: Sink) -> Attachment:
     attachment = Attachment(StillTransport(), "c0ffee", lambda _error: None)
     attachment.connect(lambda: sink)
     return attachment
-
-
-class StillTransport(asyncio.Transport):
-    """A transport on which nothing happens by itself."""
-
-    aborted = False
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-    def is_closing(self) -> bool:
-        return self.aborted
-
-    def abort(self) -> None:
-        self.aborted = True
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 9, 11, 64, 1000])
@@ -95,7 +60,7 @@ async def test_a_stream_that_is_not_docker_s_is_cut_off() -> None:
     sink = Sink()
     attachment = attached(sink)
     attachment.data_received(b"HTTP/1.1 500 Internal Server Error\r\n\r\n")
-    assert attachment._transport.is_closing()
+    assert attachment.is_closing
     assert sink.chunks == []
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from gateway.assets import agent_binary
 from gateway.backends import Order
+from gateway.contracts.backend import LIMITS, NETWORK, USER, Runtime, StreamContract
 from gateway.model import Holder, SessionId, WorkspaceSpec
-from tests.contracts.backend import LIMITS, NETWORK, USER, Runtime, StreamContract
 from tests.fakes import ProcessBackend
 
 

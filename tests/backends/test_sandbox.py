@@ -25,11 +25,7 @@ from gateway.backends.sandbox import SandboxBackend
 from gateway.backends.sandbox_limits import CONTROLLERS, Limiter, find_limiter
 from gateway.backends.sandbox_records import end_orphans, orphans
 from gateway.backends.sandbox_root import AGENT, reachable
-from gateway.embedded.wheel import wheel_tools
-from gateway.errors import WorkspaceUnavailable
-from gateway.model import Holder, SessionId, WorkspaceSpec
-from gateway.settings import SandboxSettings
-from tests.contracts.backend import (
+from gateway.contracts.backend import (
     LIMITS,
     NETWORK,
     USER,
@@ -40,6 +36,10 @@ from tests.contracts.backend import (
     inside,
     sh,
 )
+from gateway.embedded.wheel import wheel_tools
+from gateway.errors import WorkspaceUnavailable
+from gateway.model import Holder, SessionId, WorkspaceSpec
+from gateway.settings import SandboxSettings
 from tests.stack.require import require
 from tests.waiting import eventually
 

@@ -27,17 +27,20 @@ class Ran:
         return json.loads(self.out)
 
 
-async def doorward(*words: str | Path, env: Mapping[str, str] | None = None) -> Ran:
+COMMAND = (sys.executable, "-m", "gateway")
+
+
+async def doorward(*words: str | Path, env: Mapping[str, str] | None = None, stdin: str = "") -> Ran:
     """Run it to its end, in this loop's time, so that a gateway in this process can answer."""
     ours = {
         name: value for name, value in os.environ.items() if not name.startswith("DOORWARD_") or name.endswith("_CACHE")
     }
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway", *map(str, words),
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        *COMMAND, *map(str, words),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         env={**ours, **(env or {})}, cwd=Path(__file__).parents[2],
     )  # fmt: skip
-    out, err = await process.communicate()
+    out, err = await process.communicate(stdin.encode())
     ran = Ran(process.returncode or 0, out.decode(), err.decode())
     assert "Traceback" not in ran.err, ran.err
     return ran

@@ -10,6 +10,12 @@ from typing import Any
 import asyncssh
 import pytest
 
+from gateway.audit.log import AuditLog
+from gateway.audit.rotation import Keeping
+from gateway.audit.segments import closed
+from tests.authn.octocat import CLIENT as GITHUB_CLIENT
+from tests.authn.octocat import Github
+from tests.authn.provider import StandIn
 from tests.cli.commands import doorward, written
 from tests.door.engineer import connected, granted
 from tests.door.running import TOKEN, Running, settings_tree
@@ -34,10 +40,10 @@ async def test_sessions_are_listed_judged_again_and_ended(door: Running) -> None
         told, shown, judged = await asyncio.gather(
             doorward("sessions", "--config", door.file),
             doorward("sessions", "--json", "--config", door.file),
-            doorward("sessions", "--reevaluate", "--json", "--config", door.file),
+            doorward("sessions", "reevaluate", "--json", "--config", door.file),
         )
         [session] = shown.json
-        ended = await doorward("sessions", "--end", session["id"], "--config", door.file)
+        ended = await doorward("sessions", "end", session["id"], "--config", door.file)
         result = await process.wait()
 
     assert (session["person"], session["target"], session["grant"]) == (ALICE, ORDERS, "INC-1")
@@ -53,7 +59,7 @@ async def test_nobody_inside_is_no_error_and_an_unknown_session_is(door: Running
     told, shown, ended = await asyncio.gather(
         doorward("sessions", "--config", door.file),
         doorward("sessions", "--json", "--config", door.file),
-        doorward("sessions", "--end", "0123456789abcdef", "--config", door.file),
+        doorward("sessions", "end", "0123456789abcdef", "--config", door.file),
     )
 
     assert (told.status, told.out) == (0, "no live sessions\n")
@@ -96,8 +102,8 @@ async def test_a_grant_is_added_listed_and_removed(door: Running) -> None:
     assert added.status == 0
     assert "doorward grants remove bob INC-5" in added.out
     assert told.out.splitlines()[1].startswith("bob     INC-5  orders-db")
-    assert shown.json["bob"]["INC-5"]["requested_by"] == "ticketing"
-    assert everyone.json.keys() == {"alice", "bob"}
+    assert [row["value"]["requested_by"] for row in shown.json] == ["ticketing"]
+    assert [row["person"] for row in everyone.json] == ["alice", "bob"]
     assert (removed.status, removed.out) == (0, "removed: bob INC-5\n")
     assert after.out == "no grants\n"
 
@@ -131,7 +137,7 @@ async def test_the_token_is_the_only_clients_or_the_one_that_is_named(door: Runn
     )
 
     assert [ran.status for ran in (by_file, by_variable, both)] == [1, 1, 0]
-    assert "no client of the grants door has this token" in by_file.err
+    assert "no client has this token" in by_file.err
 
 
 async def test_a_door_that_is_not_there_or_no_door_is_told(door: Running, tmp_path: Path) -> None:
@@ -172,10 +178,27 @@ async def test_control_characters_in_a_grant_are_not_obeyed_by_the_terminal(door
 
     assert "?[2J?]0;owned? stuck" in told.out
     assert not any(ord(char) < 32 for char in told.out.replace("\n", ""))
-    assert shown.json["bob"]["INC-6"]["reason"] == "\x1b[2J\x1b]0;owned\x07 stuck"
+    assert shown.json[0]["value"]["reason"] == "\x1b[2J\x1b]0;owned\x07 stuck"
 
 
 # -- audit ----------------------------------------------------------------------------------------------------------
+
+
+async def test_audit_verify_goes_through_all_files(tmp_path: Path) -> None:
+    log = tmp_path / "audit.jsonl"
+    async with AuditLog.open(log, Keeping(rotate_bytes=1)) as audit:
+        for number in range(3):
+            await audit.record("step", {"number": number})
+    whole = await doorward("audit", "verify", log)
+    gone = closed(log)[0].path
+    gone.unlink()
+    told, shown = await asyncio.gather(doorward("audit", "verify", log), doorward("audit", "verify", log, "--json"))
+
+    assert (whole.status, whole.out.strip()) == (0, f"{log}: 5 records in 3 files, whole")
+    assert told.status == shown.status == 1
+    assert f"records 1 to 1 are missing before {closed(log)[0].path.name}" in told.out
+    assert (shown.json["files"], shown.json["records"]) == (2, 4)
+    assert gone.name in shown.json["faults"][0]
 
 
 async def test_audit_verify_finds_a_changed_record(door: Running, tmp_path: Path) -> None:
@@ -269,6 +292,31 @@ async def test_check_names_each_part_that_is_missing_and_its_remedy(opa_server: 
         assert findings(result)["settings"]["ok"], "the parts that are there are still looked at"
 
 
+async def test_check_has_identity_providers_begin_a_login(opa_server: Opa, tmp_path: Path) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    async with StandIn().open() as oidc, Github().open() as github:
+        github.is_enabled = False
+        authn = {
+            "oidc": {
+                "corp": {"issuer": oidc.url, "client_id": "doorward"},
+                "down": {"issuer": nowhere, "client_id": "doorward"},
+            },
+            "github": {"hub": {"client_id": GITHUB_CLIENT, "url": github.url, "api_url": github.url}},
+        }
+        file = written(tmp_path, settings_tree(tmp_path, opa_server, authn=authn))
+        found = findings(await doorward("check", "--json", "--config", file))
+
+    assert found["identity provider corp"]["says"] == f"sends people to {oidc.url}/activate"
+    assert not found["identity provider down"]["ok"]
+    assert not found["identity provider hub"]["ok"]
+    assert oidc.count("/token") == 0
+
+    authn["oidc"]["corp"]["ca_file"] = str(tmp_path / "none.pem")
+    file = written(tmp_path, settings_tree(tmp_path, opa_server, authn=authn))
+    found = findings(await doorward("check", "--json", "--config", file))
+    assert "authn.oidc.corp.ca_file" in found["identity providers"]["says"]
+
+
 async def test_a_host_key_that_is_configured_is_shown_by_its_fingerprint(opa_server: Opa, tmp_path: Path) -> None:
     key = asyncssh.generate_private_key("ssh-ed25519")
     key.write_private_key(tmp_path / "host.key")
@@ -276,3 +324,14 @@ async def test_a_host_key_that_is_configured_is_shown_by_its_fingerprint(opa_ser
     ran = await doorward("check", "--json", "--config", written(tmp_path, settings))
 
     assert findings(ran)["host keys"]["says"] == key.get_fingerprint()
+
+
+async def test_check_reports_what_nobody_can_log_in_by(door: Running, opa_server: Opa) -> None:
+    opa_server.put("door", {"chain": [["publickey", "totp"]], "verify": {"totp": {"kind": "totp", "source": "local"}}})
+    try:
+        told = await doorward("check", "--config", door.file)
+    finally:
+        opa_server.put("door", {})
+
+    assert told.status == 1
+    assert "door: totp is verified by totp, which this gateway has not set up" in told.out

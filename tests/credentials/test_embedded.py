@@ -14,11 +14,12 @@ import asyncpg
 import pytest
 
 from gateway.assets import folder
+from gateway.contracts.issuer import IssuerContract, Outage, connected, credential, holder, is_cut
 from gateway.credentials.embedded import EmbeddedIssuer, scram_verifier
 from gateway.embedded.postgres import EmbeddedPostgres, postgres
 from gateway.errors import CredentialsUnavailable
-from gateway.settings import EmbeddedIssuerSettings, SecretRef
-from tests.contracts.issuer import IssuerContract, Outage, connected, credential, holder, is_cut
+from gateway.sections import SecretRef
+from gateway.settings import EmbeddedIssuerSettings
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(60)

@@ -20,12 +20,14 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from gateway.contracts.issuer import IssuerContract, Outage
 from gateway.credentials import Issuer
 from gateway.credentials.vault import VaultIssuer
+from gateway.credentials.vault_client import Issued, parsed
 from gateway.errors import CredentialsUnavailable
 from gateway.model import CredentialSpec, Holder, Lease, PostgresDelivery, SessionId
-from gateway.settings import SecretRef, VaultSettings
-from tests.contracts.issuer import IssuerContract, Outage
+from gateway.sections import SecretRef
+from gateway.settings import VaultSettings
 from tests.stack.postgres import Postgres, postgres
 from tests.stack.process import write_secret
 from tests.stack.vault import Vault, vault
@@ -473,3 +475,13 @@ async def test_no_secret_is_logged_or_shown(stack: Stack, own: Stack, caplog: py
             error = error.__cause__ or error.__context__
     shown += [str(vars(record)) for record in caplog.records]
     assert [secret for secret in secrets for text in shown if secret in text] == []
+
+
+def test_an_answer_that_does_not_fit_is_in_no_error() -> None:
+    with pytest.raises(CredentialsUnavailable) as caught:
+        parsed(Issued, {"lease_id": "", "lease_duration": 60, "data": {"username": "u", "password": "s3cr3t"}})
+
+    assert caught.value.reasons[0].code == "vault_unexpected"
+    # What pydantic complains with holds all that came, whether or not its text shows it.
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None

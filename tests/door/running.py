@@ -16,7 +16,7 @@ from gateway.backends import Backend
 from gateway.settings import Settings
 from tests.e2e.world import merged
 from tests.policy.world import records_of
-from tests.stack.example import settings_toml
+from tests.stack.example import OPEN, settings_toml
 from tests.stack.opa import Opa
 from tests.stack.process import write_secret
 
@@ -60,7 +60,7 @@ def settings_tree(directory: Path, opa: Opa, **changes: Any) -> dict[str, Any]:
     tree = {
         "state_dir": str(directory / "state"),
         "instance": "test",
-        "ssh": {"listen": "127.0.0.1:0", "drain_seconds": 0},
+        "ssh": {"listen": "127.0.0.1:0", "drain_seconds": 0, **OPEN},
         "policy": {
             "url": opa.url, "token": {"file": str(opa.token_files["gateway"])}, "sweep_seconds": 0.05,
             "lint_seconds": 0.1, "timeout_seconds": 2.5,

@@ -97,7 +97,7 @@ def test_an_operator_ends_one_session(door: Door, site: Site) -> None:
     with door.terminal("echo up; sleep 300") as terminal:
         terminal.wait_for("up")
         [session] = door.sessions()
-        assert door.doorward("sessions", "--end", session["id"]).returncode == 0
+        assert door.doorward("sessions", "end", session["id"]).returncode == 0
         assert terminal.wait_end(5) == 254
         assert "an operator ended this session" in terminal.seen
     assert (door.directory / "state" / "admin.sock").stat().st_mode & 0o777 == 0o600

@@ -11,11 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 
@@ -77,12 +77,12 @@ class Site:
 
 
 @contextmanager
-def standing_site(directory: Path, opa_server: Opa) -> Iterator[Site]:
-    """Everything but OPA started, and ended with the context."""
+def standing_site(directory: Path, opa_server: Opa, engine_there: Docker | None = None) -> Iterator[Site]:
+    """Everything but OPA, and the engine where there is one, started and ended with the context."""
     with (
         postgres(directory / "pg") as database,
         vault(directory / "vault", database) as issuer,
-        docker(directory / "docker") as engine,
+        nullcontext(engine_there) if engine_there else docker(directory / "docker") as engine,
         jaeger(directory / "jaeger") as traces,
     ):
         yield Site(opa_server, database, issuer, engine, images(engine), traces, directory)
@@ -93,7 +93,7 @@ def settings_of(site: Site, directory: Path, **changes: Any) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "state_dir": str(directory / "state"),
         "instance": "test",
-        "ssh": {"listen": "127.0.0.1:0", "drain_seconds": 1},
+        "ssh": {"listen": "127.0.0.1:0", "drain_seconds": 1, **example.OPEN},
         "policy": {
             "url": site.opa.url, "token": {"file": str(site.opa.token_files["gateway"])}, "lint_seconds": 1,
         },
@@ -122,8 +122,9 @@ def merged(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 class Door:
     """A running gateway."""
 
-    site: Site
+    site: Ground
     directory: Path
+    login: str = ALICE
     port: int = 0
     grants_port: int = 0
     process: subprocess.Popen[str] = field(init=False)
@@ -165,10 +166,10 @@ class Door:
 
     # -- the engineer ---------------------------------------------------------------------------------------------
 
-    def ssh_command(self, *words: str, options: Sequence[str] = (), login: str = ALICE) -> list[str]:
+    def ssh_command(self, *words: str | bytes, options: Sequence[str] = (), login: str = "") -> list[Any]:
         return [
             "ssh", "-F", "none", "-i", str(self.site.directory / ALICE), "-p", str(self.port),
-            *options, *self.client_options(), f"{login}@127.0.0.1", *words,
+            *options, *self.client_options(), f"{login or self.login}@127.0.0.1", *words,
         ]  # fmt: skip
 
     def client_options(self) -> list[str]:
@@ -179,10 +180,10 @@ class Door:
 
     def ssh(
         self,
-        *words: str,
+        *words: str | bytes,
         options: Sequence[str] = (),
         stdin: bytes | None = None,
-        login: str = ALICE,
+        login: str = "",
         seconds: float = 30,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run `ssh` to its end."""
@@ -191,7 +192,7 @@ class Door:
         return subprocess.run(command, capture_output=True, timeout=seconds, check=False, **given)
 
     @contextmanager
-    def terminal(self, *words: str, options: Sequence[str] = ("-tt",), login: str = ALICE) -> Iterator[Terminal]:
+    def terminal(self, *words: str, options: Sequence[str] = ("-tt",), login: str = "") -> Iterator[Terminal]:
         """`ssh` on a terminal of its own."""
         with Terminal.running(self.ssh_command(*words, options=options, login=login)) as terminal:
             yield terminal
@@ -234,7 +235,7 @@ def grant_of(**fields: Any) -> dict[str, Any]:
         "starts_at": moment(now - timedelta(minutes=1)),
         "ends_at": moment(now + timedelta(hours=1)),
         "reason": "orders are stuck",
-        "approved_by": "bob",
+        "approved_by": "erin",
         **fields,
     }
 
@@ -247,6 +248,15 @@ def in_seconds(seconds: float) -> str:
     return moment(datetime.now(UTC) + timedelta(seconds=seconds))
 
 
+class Ground(Protocol):
+    """What a door stands on, as the engineer and the ticketing automation need it."""
+
+    @property
+    def directory(self) -> Path:
+        """Where their keys and tokens are."""
+        ...
+
+
 class Terminal:
     """A program on a pseudo-terminal, as a person sees it."""
 
@@ -257,8 +267,14 @@ class Terminal:
 
     @classmethod
     @contextmanager
-    def running(cls, command: Sequence[str]) -> Iterator[Terminal]:
+    def running(cls, command: Sequence[str], *, asked: bool = False) -> Iterator[Terminal]:
+        """`asked`: it can be asked for passwords, for which programs open the terminal of their session."""
         master, slave = pty.openpty()
+        if asked:
+            # A session's first terminal that its leader opens is that one.
+            command = ["sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1', os.ttyname(slave), *command]
+        # A person's client ignores no signal, however this run was started (nohup, a background job).
+        command = ["env", "--default-signal", *command]
         process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
         os.close(slave)
         try:

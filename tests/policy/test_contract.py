@@ -6,7 +6,7 @@ import asyncio
 import json
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,38 @@ import jsonschema
 import pytest
 
 from gateway.embedded.tools import find_or_build
-from gateway.errors import Denied
-from gateway.model import Identity, Permit
+from gateway.errors import Denied, PolicyUnavailable
+from gateway.model import Identity, Permit, Reason, Value
 from gateway.policy import Outcome, Subject
-from gateway.policy.contract import Attempt, Connection, Key, LiveSession, rfc3339
+from gateway.policy.contract import (
+    AdminAnswer,
+    AdmissionAnswer,
+    AuthnAnswer,
+    AuthzAnswer,
+    Automation,
+    ConfigAnswer,
+    Connection,
+    LiveAnswer,
+    LiveSession,
+    rfc3339,
+)
+from gateway.policy.questions import QUESTIONS
+from gateway.proofs import Attempt, Key
 from gateway.telemetry import Step
-from tests.policy.schemas import ANSWERS, POLICIES, SCHEMAS, generated
-from tests.policy.world import ALICE, BOB, ORDERS, REPORTS, Asking, asking, data, grant, inhabited, settings_for
+from tests.policy.schemas import ANSWERS, POLICIES, SCHEMAS, generated, properties
+from tests.policy.world import (
+    ALICE,
+    BOB,
+    ORDERS,
+    REPORTS,
+    Asking,
+    asking,
+    data,
+    grant,
+    inhabited,
+    question,
+    settings_for,
+)
 from tests.stack.opa import Opa
 
 CONNECTION = Connection(id="c-1", client_address="192.0.2.7", client_port=50022, client_software="SSH-2.0-OpenSSH_9.2")
@@ -37,7 +62,7 @@ REQUESTS: list[dict[str, Any]] = [
     {"kind": "subsystem", "name": "netconf"},
     {"kind": "window-change", "columns": 80, "rows": 24},
     {"kind": "signal", "name": "TERM"},
-    {"kind": "break"},
+    {"kind": "break", "milliseconds": 500},
     {"kind": "eow@openssh.com"},
     {"kind": "x11-req"},
     {"kind": "auth-agent-req@openssh.com"},
@@ -47,6 +72,17 @@ REQUESTS: list[dict[str, Any]] = [
     {"kind": "tcpip-forward", "host": "", "port": 8080},
     {"kind": "streamlocal-forward@openssh.com", "path": "/tmp/x"},
     {"kind": "anything-else"},
+]
+STEPS = {
+    "authn": Step.AUTHN, "config": Step.CONFIG, "authz": Step.REQUEST, "admission": Step.ADMISSION, "admin": Step.ADMIN,
+}  # fmt: skip
+TICKETING = Automation(name="ticketing", proof="token")
+FILES: list[dict[str, Any]] = [
+    {"kind": "sftp", "operation": "open", "path": "/srv/reports/x", "read": True, "write": False, "flags": ["read"]},
+    {"kind": "sftp", "operation": "open", "path": "/etc/passwd", "read": True, "write": False, "flags": ["read"]},
+    {"kind": "sftp", "operation": "setstat", "path": "/srv/reports/x", "changes": ["mode"]},
+    {"kind": "sftp", "operation": "rename", "path": "/srv/reports/inbox/a", "to": "/srv/reports/b"},
+    {"kind": "sftp", "operation": "symlink", "path": "/srv/reports/inbox/l", "target": "/etc/passwd"},
 ]
 
 
@@ -73,10 +109,9 @@ async def asked(world: Opa, tmp_path: Path) -> AsyncIterator[Asking]:
 def inputs(asked: Asking, name: str) -> list[dict[str, Any]]:
     """The questions that were really asked, from the audit log, each held to its schema."""
     schema = json.loads((SCHEMAS / f"input.{name}.json").read_text())
-    step = {"authn": Step.AUTHN, "config": Step.CONFIG, "authz": Step.REQUEST, "admission": Step.ADMISSION}[name]
-    found = [record["input"] for record in asked.records(step)]
-    for question in found:
-        jsonschema.Draft7Validator(schema).validate(question)
+    found = [record["input"] for record in asked.records(STEPS[name])]
+    for one in found:
+        jsonschema.Draft7Validator(schema).validate(one)
     return found
 
 
@@ -86,16 +121,57 @@ def test_the_generated_schemas_are_as_the_models_and_the_policies_say() -> None:
     assert stale == [], "run scripts/schemas"
 
 
-def test_every_answer_schema_has_a_model() -> None:
-    assert {path.name for path in SCHEMAS.glob("answer.*.json")} == {f"answer.{name}.json" for name in ANSWERS}
+def test_every_decision_has_a_schema_of_its_question_and_one_of_its_answer() -> None:
+    for kind in ("input", "answer"):
+        assert {path.name for path in SCHEMAS.glob(f"{kind}.*.json")} == {f"{kind}.{name}.json" for name in ANSWERS}
+    assert {ANSWERS[name][1] for name in ANSWERS} == set(QUESTIONS)
+
+
+@pytest.mark.parametrize("file", sorted(SCHEMAS.glob("*.json")), ids=lambda file: file.name)
+def test_every_schema_and_every_property_in_it_says_what_it_is(file: Path) -> None:
+    schema = json.loads(file.read_text())
+    unsaid = [path for path, said in properties(schema) if not (said.get("title") and said.get("description"))]
+
+    assert schema.get("title")
+    assert unsaid == []
+
+
+async def test_a_question_outside_its_schema_is_not_asked(asked: Asking, caplog: pytest.LogCaptureFixture) -> None:
+    permit = await _permit(asked)
+    with pytest.raises(PolicyUnavailable) as caught:
+        await asked.policy.authorize(
+            asked.journal(), SUBJECT, permit, {"kind": "exec", "command": "x", "cmd": "s3cret"}
+        )
+
+    assert caught.value.reasons[0].code == "question_malformed"
+    [record] = [record for record in caplog.records if record.message == "question_malformed"]
+    assert record.faults == ["request.cmd: Extra inputs are not permitted"]  # type: ignore[attr-defined]
+    assert "s3cret" not in caplog.text
+    [refused] = asked.records(Step.REQUEST)
+    assert (refused["outcome"], refused["reasons"][0]["code"]) == ("failed", "question_malformed")
+
+
+@pytest.mark.parametrize("schema", [2, 0, "1", None])
+async def test_the_policies_refuse_a_question_of_another_version(world: Opa, schema: Any, tmp_path: Path) -> None:
+    async with asking(settings_for(world), tmp_path / "audit.jsonl") as asked:
+        for name, (model, decision) in ANSWERS.items():
+            answer = await asked.opa.query(decision, {**question(name), "schema": schema}, {})
+            read = model.model_validate_json(json.dumps(answer.result))
+            assert {reason.code for reason in reasons_of(read)} == {"schema_unknown"}, name
+
+
+def reasons_of(answer: Value) -> Sequence[Reason]:
+    if isinstance(answer, LiveAnswer):
+        return [reason for judgement in answer.sessions.values() for reason in judgement.reasons]
+    assert isinstance(answer, AdminAnswer | AdmissionAnswer | AuthnAnswer | AuthzAnswer | ConfigAnswer)
+    return answer.reasons
 
 
 async def test_authn_asks_by_its_schema_and_reads_every_answer(asked: Asking) -> None:
     async def outcome(login: str, offered: Key | None, proven: bool = True, method: str = "publickey") -> Outcome:
         subject = Subject(CONNECTION, login)
         attempt = Attempt(method=method, proven=proven, key=offered)
-        proofs = [Attempt(method="publickey", proven=True, key=key())]
-        return (await asked.policy.authenticate(asked.journal(), subject, attempt, proofs)).outcome
+        return (await asked.policy.authenticate(asked.journal(), subject, attempt, [])).outcome
 
     strong, rsa = key(), key(index=1)
     weak = rsa.model_copy(update={"bits": 1024})
@@ -120,7 +196,7 @@ async def test_config_asks_by_its_schema_and_reads_every_answer(asked: Asking, w
     async def code(login: str, person: str = ALICE) -> str:
         subject = Subject(CONNECTION, login, Identity(person=person))
         try:
-            return (await asked.policy.configure(asked.journal(), subject, {"kind": "session"})).grant
+            return (await asked.policy.configure(asked.journal(), subject, {"kind": "session"})).granted().grant
         except Denied as refusal:
             return refusal.reasons[0].code
 
@@ -132,7 +208,16 @@ async def test_config_asks_by_its_schema_and_reads_every_answer(asked: Asking, w
     assert await code(BOB, BOB) == "grant_not_started"
     world.put("grants/alice/INC-2", grant(target=REPORTS))
     assert await code(ALICE) == "target_needed"
-    assert len(inputs(asked, "config")) == 6
+
+    subject = Subject(CONNECTION, ALICE, Identity(person=ALICE))
+    several = await asked.policy.configure(asked.journal(), subject, {"kind": "session"})
+    assert [choice.target for choice in several.desk.choices] == [ORDERS, REPORTS]
+    assert [line.partition(" ")[0] for line in several.refusal.lines] == [f"{ALICE}+{ORDERS}", f"{ALICE}+{REPORTS}"]
+    chosen = await asked.policy.configure(asked.journal(), subject, {"kind": "shell", "target": REPORTS})
+    assert chosen.granted().grant == "INC-2"
+    for word in several.desk.words:
+        assert (await asked.policy.configure(asked.journal(), subject, {"kind": "exec", "command": word})).desk.text
+    assert len(inputs(asked, "config")) == 8 + len(several.desk.words)
 
 
 async def test_authz_asks_by_its_schema_and_reads_every_answer(asked: Asking) -> None:
@@ -155,6 +240,27 @@ async def test_authz_asks_by_its_schema_and_reads_every_answer(asked: Asking) ->
         "request_unknown", "subsystem_refused", "unix_socket_refused", "x11_refused",
     }  # fmt: skip
     assert len(inputs(asked, "authz")) == len(REQUESTS)
+
+
+async def test_files_are_judged_one_by_one_where_the_target_has_rules_for_them(asked: Asking, world: Opa) -> None:
+    permit = (await _permit(asked)).model_copy(update={"grant": "INC-2", "target": REPORTS})
+    world.put("grants/alice/INC-2", grant(target=REPORTS))
+    subsystem = {"kind": "subsystem", "name": "sftp"}
+    codes = []
+    for request in FILES:
+        try:
+            await asked.policy.authorize(asked.journal(), SUBJECT, permit, request)
+            codes.append("")
+        except Denied as refusal:
+            codes.append(refusal.reasons[0].code)
+
+    assert codes == ["", "sftp_path_refused", "sftp_write_refused", "sftp_rename_refused", ""]
+    [obliged] = await asked.policy.authorize(asked.journal(), SUBJECT, permit, subsystem)
+    assert obliged.kind == "judge_sftp"
+    forced = permit.model_copy(update={"workspace": permit.workspace.model_copy(update={"force_command": "true"})})
+    with pytest.raises(PolicyUnavailable):  # an allow on a condition that nobody keeps
+        await asked.policy.authorize(asked.journal(), SUBJECT, forced, subsystem)
+    assert len(inputs(asked, "authz")) == len(FILES) + 2
 
 
 async def test_live_asks_by_its_schema_and_reads_every_answer(asked: Asking, world: Opa) -> None:
@@ -185,7 +291,7 @@ async def test_admission_asks_by_its_schema_and_reads_every_answer(asked: Asking
         ("GET", ["", "..", "a/b"], None, False),
     ]
     answers = [
-        await asked.policy.admit(asked.journal(), "ticketing", verb, path, None, new) for verb, path, new, _ in table
+        await asked.policy.admit(asked.journal(), TICKETING, verb, path, None, new) for verb, path, new, _ in table
     ]
 
     assert [answer.allow for answer in answers] == [allowed for *_, allowed in table]
@@ -193,23 +299,44 @@ async def test_admission_asks_by_its_schema_and_reads_every_answer(asked: Asking
     assert len(inputs(asked, "admission")) == len(table)
 
 
+async def test_admin_asks_by_its_schema_and_reads_every_answer(asked: Asking, world: Opa) -> None:
+    session = {"id": "s-1", "person": ALICE, "grant": "INC-1", "target": ORDERS}
+    world.put("automations/monitor", {"actions": ["status", "sessions:list"]})
+    table: list[tuple[str, str, dict[str, str] | None, bool]] = [
+        ("ticketing", "reevaluate", None, True),
+        ("ticketing", "sessions:end", session, True),
+        ("ticketing", "sessions:end", None, True),
+        ("ticketing", "no:such\x1b", None, False),
+        ("monitor", "status", None, True),
+        ("monitor", "sessions:end", session, False),
+        ("nobody", "status", None, False),
+    ]
+    answers = [
+        await asked.policy.manage(asked.journal(), Automation(name=name, proof="token"), action, session, "why", "erin")
+        for name, action, session, _ in table
+    ]
+    world.delete("automations/monitor")
+
+    assert [answer.allow for answer in answers] == [allowed for *_, allowed in table]
+    assert all(answer.allow != bool(answer.reasons) for answer in answers)
+    assert len(inputs(asked, "admin")) == len(table)
+
+
 async def test_the_recorded_answers_fit_the_answer_schemas(asked: Asking) -> None:
     permit = await _permit(asked)
     await asked.policy.authorize(asked.journal(), SUBJECT, permit, {"kind": "shell"})
-    await asked.policy.admit(asked.journal(), "ticketing", "GET", ["grants"], None, None)
+    await asked.policy.admit(asked.journal(), TICKETING, "GET", ["grants"], None, None)
+    await asked.policy.manage(asked.journal(), TICKETING, "reevaluate", None)
     attempt = Attempt(method="publickey", proven=True, key=key())
     await asked.policy.authenticate(asked.journal(), Subject(CONNECTION, ALICE), attempt, [])
-    steps = {"authn": Step.AUTHN, "config": Step.CONFIG, "authz": Step.REQUEST, "admission": Step.ADMISSION}
-    for name, step in steps.items():
+    for name, step in STEPS.items():
         schema = json.loads((SCHEMAS / f"answer.{name}.json").read_text())
         [record] = asked.records(step)
         jsonschema.Draft202012Validator(schema).validate(record["answer"])
 
 
-@pytest.mark.parametrize("name", ["authn", "config", "authz", "live", "admission"])
+@pytest.mark.parametrize("name", ["authn", "config", "authz", "live", "admission", "admin"])
 def test_a_question_with_a_field_more_or_less_is_outside_its_schema(name: str) -> None:
-    from tests.policy.world import question
-
     schema = jsonschema.Draft7Validator(json.loads((SCHEMAS / f"input.{name}.json").read_text()))
     assert schema.is_valid(question(name))
     assert not schema.is_valid({**question(name), "extra": 1})
@@ -217,7 +344,7 @@ def test_a_question_with_a_field_more_or_less_is_outside_its_schema(name: str) -
         assert not schema.is_valid({key: value for key, value in question(name).items() if key != field}), field
 
 
-@pytest.mark.parametrize("name", ["people", "targets", "grants"])
+@pytest.mark.parametrize("name", sorted(data()))
 def test_the_fixtures_fit_the_schemas_of_the_data(name: str) -> None:
     schema = jsonschema.Draft7Validator(json.loads((SCHEMAS / f"data.{name}.json").read_text()))
 
@@ -256,4 +383,4 @@ def _session(id: str, grant: str, person: str = ALICE) -> LiveSession:
 
 
 async def _permit(asked: Asking) -> Permit:
-    return await asked.policy.configure(asked.journal(), SUBJECT, {"kind": "session"})
+    return (await asked.policy.configure(asked.journal(), SUBJECT, {"kind": "session"})).granted()

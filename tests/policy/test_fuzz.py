@@ -18,6 +18,8 @@ import httpx
 import pytest
 
 from gateway.embedded.tools import find_or_build
+from gateway.policy.contract import Decision
+from tests.policy.doors import may_be_asked_for_more, may_enter
 from tests.policy.schemas import ANSWERS, POLICIES
 from tests.policy.world import data, question
 from tests.stack.process import Processes, free_port, wait_until
@@ -29,9 +31,23 @@ JUNK: list[Any] = [
     ["x", None], "9999-99-99T00:00:00Z", "2030-02-30T00:00:00Z", "2030-01-31T12:00:00Z", "2030-01-31", "alice+reports",
     "ssh-rsa AAAA", "env", "exec", "direct-tcpip", "subsystem", "x11-req", "orders-db", "alice", "bob", "INC-1",
 ]  # fmt: skip
-KINDS = ["session", "pty-req", "env", "shell", "exec", "subsystem", "direct-tcpip", "x11-req", "zz", "tcpip-forward"]
+KINDS = [
+    "session",
+    "pty-req",
+    "env",
+    "shell",
+    "exec",
+    "subsystem",
+    "direct-tcpip",
+    "x11-req",
+    "zz",
+    "tcpip-forward",
+    "sftp",
+]
 FACTS: list[dict[str, Any]] = [
     {}, {"name": "LANG", "value": "x"}, {"name": "sftp"}, {"command": "ls"}, {"host": "orders-db", "port": 5432},
+    {"operation": "open", "path": "/srv/reports/x", "read": True, "write": False, "flags": ["read"]},
+    {"operation": "rename", "path": "/srv/reports/inbox/a", "to": "/srv/reports/inbox/b"},
 ]  # fmt: skip
 
 
@@ -99,9 +115,38 @@ class Damager:
         asked = question(name)
         if name == "authz":
             asked["request"] = {"kind": self.random.choice(KINDS), **self.random.choice(FACTS)}
+        if name == "authn":
+            asked |= self.random.choice(attempts(asked))
         if name == "live":
             asked["sessions"] = [dict(asked["sessions"][0], id=f"s-{number}") for number in range(3)]
         return self.damaged(asked, self.random.randint(0, 3))
+
+
+def attempts(asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """Ways to come in, each of which opens as it is: damaged, none may open that should not."""
+    key = asked["attempt"]
+    world = data()
+    dora = {**key, "key": {**key["key"], "public_key": " ".join(world["people"]["dora"]["keys"][0].split()[:2])}}
+    certificate = {
+        "key_id": "dora@laptop", "serial": 14, "principals": ["ops-dora"], "valid_after": 1896090000,
+        "valid_before": 1896099000, "critical_options": {"source-address": "192.0.2.0/24,2001:db8::/32"},
+        "extensions": {"permit-pty": ""},
+        "ca": {**key["key"], "public_key": " ".join(world["authorities"]["corp"]["public_key"].split()[:2])},
+    }  # fmt: skip
+    bare = {**key, "key": None}
+    code = {**bare, "method": "keyboard-interactive", "verified": True, "verified_by": "totp"}
+    word = {**bare, "method": "password", "verified": True, "verified_by": "vault_password"}
+    claims = {"provider": "corp", "preferred_username": "bob"}
+    return [
+        {},
+        {"attempt": {**key, "proven": False}},
+        {"attempt": {**key, "certificate": certificate, "key": dora["key"]}, "login": {"user": "dora"}},
+        {"attempt": code, "proofs": [dora], "login": {"user": "dora"}},
+        {"attempt": code, "proofs": [word], "login": {"user": "bob"}},
+        {"attempt": {**code, "verified_by": "oidc", "claims": claims}, "login": {"user": "bob"}},
+        {"attempt": {**key, "key": dora["key"], "verified": True, "verified_by": "key_list"}, "login": {"user": "bob"}},
+        {"attempt": {**bare, "method": "none", "proven": False}, "login": {"user": "root"}},
+    ]
 
 
 def _paths(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -172,12 +217,12 @@ def allowed_too_much(name: str, world: dict[str, Any], asked: Any, answer: dict[
     now = _at(asked, "now_ns")
     match name:
         case "authn":
-            person = _at(answer, "identity", "person")
-            offered = _at(asked, "attempt", "key", "public_key")
-            keys = _items(_at(world, "people", person, "keys"))
-            known = isinstance(offered, str) and any(str(key).split()[:2] == offered.split()[:2] for key in keys)
-            disabled = _at(world, "people", person, "disabled") not in (None, False)
-            return answer["outcome"] != "reject" and (not known or disabled)
+            if answer["outcome"] == "accept":
+                return not may_enter(world, asked, answer)
+            counts = (
+                answer["outcome"] == "continue" and "verify" not in answer and _at(asked, "attempt", "proven") is True
+            )
+            return counts and not may_be_asked_for_more(world, asked)
         case "config":
             permit = answer["permit"] or {}
             who = _at(asked, "identity", "person")
@@ -191,6 +236,9 @@ def allowed_too_much(name: str, world: dict[str, Any], asked: Any, answer: dict[
             kept = [id for id, judgement in answer["sessions"].items() if judgement["verdict"] != "end"]
             # A number as an id is answered as its text, which no session of ours has.
             return not all(_stands(world, facts[id], now) for id in kept if id in facts)
+        case "admin":
+            actions = _at(world, "automations", _at(asked, "client", "name"), "actions")
+            return answer["allow"] and _at(asked, "action") not in _items(actions)
         case _:
             stored = answer["value"]
             return answer["allow"] and stored is not None and not well_formed(world, stored)
@@ -209,6 +257,24 @@ def decide(opa: httpx.Client, path: str, asked: Any) -> Any:
     answer = opa.post(f"/v1/data/{path}", params={"strict-builtin-errors": "true"}, json={"input": asked})
     assert answer.status_code == 200, (answer.text, asked)
     return answer.json()
+
+
+def decided_on(opa: httpx.Client, decision: Decision, asked: Any, basis: list[dict[str, Any]]) -> Any:
+    """The decision where there is nothing in the world but its basis."""
+    world: dict[str, Any] = {root: {} for root in data()}
+    for entry in basis:
+        *inner, last = entry["path"]
+        place = world
+        for step in inner:
+            place = place.setdefault(step, {})
+        assert "omitted" not in entry
+        if "value" in entry:
+            place[last] = entry["value"]
+    withs = " ".join(f"with data.{root} as input.world.{root}" for root in world)
+    question = f"answer = data.{decision.value.replace('/', '.')} with input as input.asked {withs}"
+    said = opa.post("/v1/query", json={"query": question, "input": {"asked": asked, "world": world}})
+    assert said.status_code == 200, said.text
+    return said.json()["result"][0]["answer"]
 
 
 @pytest.mark.parametrize("seed", [1, 7, 42, 99, 2030])
@@ -230,13 +296,41 @@ def test_damage_never_makes_a_decision_undefined_nor_allow_what_does_not_hold(
                 evidence = json.dumps({"world": world, "asked": asked, "said": said})
                 assert "result" in said, evidence
                 model.model_validate_json(json.dumps(said["result"]))
+                if decision.has_basis:
+                    whole = decide(bare_opa, decision.asked_at, asked)["result"]
+                    basis = whole.pop("basis")
+                    assert whole == said["result"], evidence
+                    assert decided_on(bare_opa, decision, asked, basis) == whole, (basis, evidence)
                 assert not allowed_too_much(name, world, asked, said["result"]), evidence
                 if name == "live":
                     assert {session["id"] for session in _sessions(asked)} <= said["result"]["sessions"].keys()
                 allowed += said["result"].get("allow", said["result"].get("outcome") == "accept") is True
-        for report in ("grants", "targets"):
+        for report in ("grants", "targets", "authn"):
             assert isinstance(decide(bare_opa, f"gateway/{report}/malformed", {}).get("result"), list)
     assert allowed > 20, "the damage is so great that nothing is tried"
+
+
+def test_every_way_in_opens_and_every_single_damage_to_it_that_matters_shuts_it(bare_opa: httpx.Client) -> None:
+    world, asked = data(), question("authn")
+    for root, value in world.items():
+        bare_opa.put(f"/v1/data/{root}", json=value).raise_for_status()
+    opened, shut = 0, 0
+    for way in attempts(asked):
+        whole = {**asked, **way}
+        said = decide(bare_opa, ANSWERS["authn"][1], whole)["result"]
+        assert (said["outcome"], may_enter(world, whole, said)) == ("accept", True), (way, said)
+        for path in _paths(whole):
+            for junk in JUNK if path else ():
+                broken = copy.deepcopy(whole)
+                inner = broken
+                for step in path[:-1]:
+                    inner = inner[step]
+                inner[path[-1]] = copy.deepcopy(junk)
+                answer = decide(bare_opa, ANSWERS["authn"][1], broken)["result"]
+                assert not allowed_too_much("authn", world, broken, answer), (path, junk, answer)
+                opened, shut = opened + (answer["outcome"] == "accept"), shut + (answer["outcome"] != "accept")
+    assert shut > 2000
+    assert opened > 500
 
 
 def test_every_single_damage_to_a_grant_takes_its_effect_away(bare_opa: httpx.Client) -> None:

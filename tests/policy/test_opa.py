@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import ipaddress
 import json
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -22,7 +23,8 @@ from cryptography.x509.oid import NameOID
 from gateway.errors import PolicyUnavailable, SettingsError
 from gateway.policy.contract import Decision, LiveSession
 from gateway.policy.opa import Opa
-from gateway.settings import PolicySettings, SecretRef
+from gateway.sections import SecretRef
+from gateway.settings import PolicySettings
 from tests.policy.servers import Conversation, Handler, always, http, never, read_request, serving, talking
 from tests.policy.world import asking, settings_for
 from tests.stack.opa import POLICIES, start_opa
@@ -62,7 +64,7 @@ async def test_an_answer_names_opas_decision_id_and_the_bundles_revision(opa: Op
     assert answer.defined
     assert answer.result["allow"] is False
     assert len(answer.decision_id) == 36
-    assert len(answer.revision) == 12
+    assert re.fullmatch(r"tokens=[0-9a-f]{12}", answer.revision)
 
 
 async def test_a_wrong_token_is_told_apart_from_a_policy_that_fails(opa_server: Server, tmp_path: Path) -> None:
@@ -329,7 +331,6 @@ async def test_an_answer_outside_the_contract_judges_nobody(case: str, tmp_path:
         {"allow": 1, "permit": None, "reasons": []},
         {"allow": True, "permit": {"grant": "g"}, "reasons": []},
         {"permit": None, "reasons": []},
-        {"allow": True, "obligations": ["record"], "reasons": []},
     ],
 )
 async def test_an_allow_outside_the_contract_allows_nothing(answer: Any, tmp_path: Path) -> None:
@@ -346,6 +347,33 @@ async def test_an_allow_outside_the_contract_allows_nothing(answer: Any, tmp_pat
     assert record["outcome"] == "failed"
     assert record["input"]["login"] == {"user": "alice"}
     assert caught.value.decision_id
+
+
+@pytest.mark.parametrize(
+    "obligations",
+    [
+        ["record"],
+        [{"kind": "record"}],
+        [{"kind": "judge_sftp", "how": "a little"}],
+        [{}],
+        "judge_sftp",
+        None,
+        [{"kind": "judge_sftp"}],  # known, but not of a shell
+        [{"kind": "judge_sftp"}, {"kind": "record"}],
+    ],
+)
+async def test_an_allow_on_a_condition_that_cannot_be_kept_is_a_deny(obligations: Any, tmp_path: Path) -> None:
+    from tests.policy.test_contract import SUBJECT
+    from tests.test_live import _permit
+
+    answer = {"result": {"allow": True, "obligations": obligations, "reasons": []}}
+    async with (
+        serving(always(answer)) as url,
+        asking(PolicySettings(url=url, timeout_seconds=TIMEOUT), tmp_path / "audit.jsonl") as asked,
+    ):
+        with pytest.raises(PolicyUnavailable) as caught:
+            await asked.policy.authorize(asked.journal(), SUBJECT, _permit(1), {"kind": "shell"})
+    assert caught.value.reasons[0].code == "policy_malformed"
 
 
 # -- TLS ------------------------------------------------------------------------------------------------------------

@@ -10,14 +10,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from opentelemetry.metrics import Meter
 from opentelemetry.sdk.trace import TracerProvider
 
 from gateway.audit.journal import Journal
 from gateway.audit.log import AuditLog
+from gateway.metrics import UNMETERED
 from gateway.policy import Policy
 from gateway.policy.contract import rfc3339
 from gateway.policy.opa import Opa as Asked
-from gateway.settings import PolicySettings, SecretRef
+from gateway.sections import SecretRef
+from gateway.settings import PolicySettings
 from tests.stack.opa import Opa
 
 FIXTURES = Path(__file__).parents[2] / "policy-tests" / "fixtures"
@@ -54,13 +57,18 @@ def grant(**fields: Any) -> dict[str, Any]:
 
 
 def populate(server: Opa, **changes: Any) -> list[str]:
-    """Write the fixtures' people and targets, with `changes` to each target, and no grants; what was written."""
+    """Write the fixtures' people, targets and automations, and no grants; what was written.
+
+    `changes` are to each target.
+    """
     world = data()
     for target in world["targets"].values():
         target.pop("recording", None)  # this gateway cannot record, and says so
         target.update(changes)
+    for person in world["people"].values():
+        person.pop("authn", None)  # nor can it verify codes
     server.put("grants", {})
-    written = [f"{root}/{name}" for root in ("people", "targets") for name in world[root]]
+    written = [f"{root}/{name}" for root in ("people", "targets", "automations") for name in world[root]]
     for path in written:
         root, name = path.split("/")
         server.put(path, world[root][name])
@@ -107,6 +115,6 @@ def records_of(file: Path, event: str = "") -> list[dict[str, Any]]:
 
 
 @asynccontextmanager
-async def asking(settings: PolicySettings, file: Path) -> AsyncIterator[Asking]:
+async def asking(settings: PolicySettings, file: Path, meter: Meter = UNMETERED) -> AsyncIterator[Asking]:
     async with AuditLog.open(file) as audit, Asked.open(settings) as opa:
-        yield Asking(Policy(opa, "test"), opa, audit, file)
+        yield Asking(Policy(opa, "test", meter=meter), opa, audit, file)

@@ -14,7 +14,7 @@ import asyncssh
 import pytest
 from asyncssh.packet import String, UInt32
 
-from gateway.ssh import raw
+from gateway.ssh import inside, ledger, raw
 from tests.ssh.world import (
     ALICE,
     BOB,
@@ -26,6 +26,7 @@ from tests.ssh.world import (
     target,
 )
 from tests.stack.opa import Opa
+from tests.waiting import until
 
 MSG_OPEN, MSG_CONFIRM, MSG_ADJUST, MSG_DATA, MSG_CLOSE, MSG_REQUEST = 90, 91, 93, 94, 97, 98
 EGRESS = [{"host": "db", "port": 5432, "address": {"host": "127.0.0.1", "port": 9}}]
@@ -36,9 +37,11 @@ def opened(opa_server: Opa, tmp_path: Path, unexpected: list[Any]) -> Callable[.
     """`async with opened(script) as (site, alice, beside)`: Alice on the hostile workspace, Bob's shell beside it."""
 
     @asynccontextmanager
-    async def opening(script: Any, egress: Any = (), session: Any = None, **attributes: Any) -> AsyncIterator[Any]:
+    async def opening(
+        script: Any, egress: Any = (), session: Any = None, allow: Any = None, **attributes: Any
+    ) -> AsyncIterator[Any]:
         backend = HostileBackend(script, **attributes)
-        changes = {"network": {"egress": list(egress)}, "session": session or {}}
+        changes = {"network": {"egress": list(egress)}, "session": session or {}, "allow": allow or {}}
         async with running(opa_server, tmp_path, backend, targets={"bad": target("hostile", **changes)}) as site:
             async with site.connect(BOB) as bob, site.connect() as alice:
                 beside = await bob.create_process("cat")
@@ -323,8 +326,266 @@ async def test_a_workspace_has_a_bounded_number_of_ways_out(opened: Any) -> None
     with listener:
         async with opened(script, egress=egress, **granted) as (_, alice, _backend):
             assert (await alice.run("x")).exit_status == 7
-    assert refused == [asyncssh.OPEN_RESOURCE_SHORTAGE] * (150 - raw.MAX_EGRESS)
+    assert refused == [asyncssh.OPEN_RESOURCE_SHORTAGE] * (150 - inside.MAX_EGRESS)
     del accepted
+
+
+GRANTING = {
+    "_process_tcpip_forward_global_request": lambda self, packet: _granted(self, packet),
+    "_process_cancel_tcpip_forward_global_request": lambda self, _packet: self._report_global_response(True),
+    "_process_streamlocal_forward_at_openssh_dot_com_global_request": lambda self, _packet: (
+        self._report_global_response(True)
+    ),
+}
+"""An agent that says that it listens wherever it is asked to; on port 40000 where it may choose."""
+LISTENING = {
+    "x11": True, "agent": True, "listen": [{"host": "localhost", "port": port} for port in (0, 8080, 8081)],
+    "sockets": {"listen": ["/tmp/mine"]},
+}  # fmt: skip
+
+
+def _granted(agent: HostileConnection, packet: Any) -> None:
+    packet.get_string()
+    agent._report_global_response(UInt32(40000) if packet.get_uint32() == 0 else True)
+
+
+async def arrive(agent: HostileConnection, kind: str, payload: bytes = b"") -> int:
+    """Open a channel as a listener would: 0 once it is confirmed, else the code of the refusal."""
+    opening = asyncssh.channel.SSHTCPChannel(agent, agent._loop, None, "strict", 1000, 1000)
+    try:
+        await opening._open(kind.encode(), payload)
+    except asyncssh.ChannelOpenError as error:
+        return error.code
+    return 0
+
+
+def to_port(port: int, host: str = "localhost", originator: str = "127.0.0.1") -> bytes:
+    return String(host) + UInt32(port) + String(originator) + UInt32(7)
+
+
+def counting(connection: Any, kinds: list[str], code: int = 0) -> None:
+    """Let the engineer's client confirm every channel that is opened towards it, or refuse with `code`."""
+
+    class Taking(type(connection)):  # type: ignore[misc]
+        def _process_forwarded(self, packet: Any, kind: str) -> Any:
+            kinds.append(kind)
+            if code:
+                raise asyncssh.ChannelOpenError(code, "\x1b]0;no\x07")
+
+            async def session() -> Any:
+                return asyncssh.SSHTCPSession()
+
+            return raw.RawChannel(self, lambda *_: False), session()
+
+    for name in ("forwarded_tcpip", "x11", "auth_agent_at_openssh_dot_com", "forwarded_streamlocal_at_openssh_dot_com"):
+        setattr(Taking, f"_process_{name}_open", lambda self, packet, name=name: self._process_forwarded(packet, name))
+    connection.__class__ = Taking
+
+
+async def global_request(connection: Any, name: str, payload: bytes) -> tuple[int, bytes]:
+    kind, packet = await asyncio.wait_for(connection._make_global_request(name.encode(), payload), 10)
+    return kind, packet.get_remaining_payload()
+
+
+PROHIBITED = asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED
+
+
+async def test_a_listener_is_what_was_granted_and_still_stands_whatever_the_agent_says(opened: Any) -> None:
+    kinds: list[str] = []
+    async with opened(idle, allow=LISTENING, **GRANTING) as (site, alice, backend):
+        counting(alice, kinds)
+        await alice.create_process("x")
+        [agent] = [one for one in backend.connections if not one.is_closed()]
+        assert await arrive(agent, "forwarded-tcpip", to_port(8080)) == PROHIBITED
+        assert await global_request(alice, "tcpip-forward", String("localhost") + UInt32(8080)) == (81, b"")
+        assert await global_request(alice, "tcpip-forward", String("localhost") + UInt32(0)) == (81, UInt32(40000))
+        mine = String("/tmp/mine")
+        assert await global_request(alice, "streamlocal-forward@openssh.com", mine) == (81, b"")
+        for kind, payload, code in [
+            ("forwarded-tcpip", to_port(8080), 0),
+            ("forwarded-tcpip", to_port(40000), 0),
+            ("forwarded-tcpip", to_port(8081), PROHIBITED),  # the target would allow it, and nobody asked
+            ("forwarded-tcpip", to_port(0), PROHIBITED),
+            ("forwarded-tcpip", to_port(8080, "127.0.0.1"), PROHIBITED),
+            ("forwarded-tcpip", to_port(8080, originator="\x1b]0;owned\x07"), asyncssh.OPEN_CONNECT_FAILED),
+            ("forwarded-tcpip", to_port(8080) + b"more", asyncssh.OPEN_CONNECT_FAILED),
+            ("forwarded-streamlocal@openssh.com", mine + String(""), 0),
+            ("forwarded-streamlocal@openssh.com", String("/tmp/other") + String(""), PROHIBITED),
+            ("forwarded-streamlocal@openssh.com", b"", asyncssh.OPEN_CONNECT_FAILED),
+            ("x11", String("127.0.0.1") + UInt32(7), PROHIBITED),
+            ("auth-agent@openssh.com", b"", PROHIBITED),
+        ]:
+            assert await arrive(agent, kind, payload) == code, (kind, payload)
+        assert kinds == ["forwarded_tcpip"] * 2 + ["forwarded_streamlocal_at_openssh_dot_com"]
+        # Cancelled, it is gone at once, also if the agent listens on.
+        cancel = await global_request(alice, "cancel-tcpip-forward", String("localhost") + UInt32(40000))
+        assert cancel == (81, b"")
+        assert await arrive(agent, "forwarded-tcpip", to_port(40000)) == PROHIBITED
+        again = await global_request(alice, "cancel-tcpip-forward", String("localhost") + UInt32(40000))
+        assert again == (82, b"")
+        assert await arrive(agent, "forwarded-tcpip", to_port(8080)) == 0
+        # With the grant goes everything, and nothing comes in while the engineer reads why.
+        assert len([r for r in site.audit("arrival") if r["outcome"] == "ok"]) == 4
+        site.opa.delete(f"grants/{ALICE}/g1")
+        await asyncio.wait_for(alice.wait_closed(), 10)
+
+
+async def test_an_agent_that_lies_about_where_it_listens_gets_nobody_elses_place(opened: Any) -> None:
+    replies: list[Any] = []
+    lying = {**GRANTING, "_process_tcpip_forward_global_request": lambda self, _: _say(self, replies)}
+    egress = [{"host": "db", "port": 5432, "address": {"host": "127.0.0.1", "port": 9}}]
+    replies.append(True)  # to the way out
+    allow = {"listen": [{"host": host, "port": 0} for host in ("127.1.0.1", "localhost")]}
+    async with opened(idle, egress=egress, allow=allow, **lying) as (_, alice, backend):
+        counting(alice, [])
+        await alice.create_process("x")
+        for host, reply, code in [
+            ("127.1.0.1", UInt32(5432), 82),  # the way out's own
+            ("localhost", UInt32(40000), 81),
+            ("localhost", UInt32(40000), 82),  # that of the one before
+            ("localhost", UInt32(0), 82), ("localhost", UInt32(70000), 82), ("localhost", b"", 82),
+            ("localhost", b"xyz", 82), ("localhost", UInt32(40001) + b"x", 82), ("localhost", False, 82),
+        ]:  # fmt: skip
+            replies.append(reply)
+            answer, _ = await global_request(alice, "tcpip-forward", String(host) + UInt32(0))
+            assert answer == code, (host, reply)
+        [agent] = [one for one in backend.connections if not one.is_closed()]
+        assert await arrive(agent, "forwarded-tcpip", to_port(40000)) == 0
+        assert await arrive(agent, "forwarded-tcpip", to_port(40001)) == PROHIBITED
+
+
+def _say(agent: HostileConnection, replies: list[Any]) -> None:
+    reply = replies.pop(0)
+    if reply == b"":
+        agent.send_packet(81)
+        agent._global_request_queue.pop(0)
+    else:
+        agent._report_global_response(reply)
+
+
+async def test_ways_back_of_a_program_are_its_own_and_a_single_one_is_single(opened: Any) -> None:
+    kinds: list[str] = []
+
+    def session(self: Any, _packet: Any) -> Any:
+        async def end() -> Any:
+            return asyncssh.SSHTCPSession()
+
+        return raw.RawChannel(self, lambda *_: True), end()
+
+    origin = String("127.0.0.1") + UInt32(7)
+    cookie = String("MIT-MAGIC-COOKIE-1") + String("5a" * 16) + UInt32(0)
+    async with opened(idle, allow=LISTENING, _process_session_open=session) as (site, alice, backend):
+        counting(alice, kinds)
+        once, many, spare = (_client_channel(alice) for _ in range(3))
+        for channel in (once, many, spare):
+            await channel._open(b"session")
+        assert await once._make_request(b"x11-req", b"\1" + cookie) is True
+        [agent] = [one for one in backend.connections if not one.is_closed()]
+        assert [await arrive(agent, "x11", origin) for _ in range(3)] == [0, PROHIBITED, PROHIBITED]
+        assert await many._make_request(b"x11-req", b"\0" + cookie) is True
+        assert await many._make_request(b"auth-agent-req@openssh.com") is True
+        assert [await arrive(agent, "x11", origin) for _ in range(3)] == [0, 0, 0]
+        assert await arrive(agent, "x11", b"") == asyncssh.OPEN_CONNECT_FAILED
+        assert await arrive(agent, "auth-agent@openssh.com", b"x") == asyncssh.OPEN_CONNECT_FAILED
+        assert await arrive(agent, "auth-agent@openssh.com") == 0
+        for payload in (b"", b"\0" + cookie + b"x", b"\0" + String("M") + String("no hex") + UInt32(0)):
+            assert await many._make_request(b"x11-req", payload) is False
+        # One that is good for a single connection is kept for when there is no other.
+        assert await spare._make_request(b"x11-req", b"\1" + cookie) is True
+        assert await arrive(agent, "x11", origin) == 0
+        many.close()
+        await asyncio.wait_for(many.wait_closed(), 10)
+        assert [await arrive(agent, "x11", origin) for _ in range(2)] == [0, PROHIBITED]
+        assert await arrive(agent, "auth-agent@openssh.com") == PROHIBITED
+        assert "5a" * 16 not in (site.directory / "state" / "audit.jsonl").read_text()
+    assert kinds.count("x11") == 6
+    assert kinds.count("auth_agent_at_openssh_dot_com") == 1
+
+
+def _client_channel(connection: asyncssh.SSHClientConnection) -> Any:
+    return asyncssh.channel.SSHTCPChannel(connection, connection._loop, None, "strict", 2**21, 32768)
+
+
+async def test_nothing_comes_in_before_its_listener_is_granted_nor_when_it_is_refused(opened: Any) -> None:
+    """The agent sends a connection before it answers that it listens, and then that it does not."""
+    kinds: list[str] = []
+    arrivals: list[asyncio.Task[int]] = []
+
+    def hasty(agent: HostileConnection, _packet: Any) -> None:
+        async def answer() -> None:
+            arrivals.append(asyncio.ensure_future(arrive(agent, "forwarded-tcpip", to_port(8080))))
+            await until(lambda: agent._channels)
+            agent._report_global_response(False)
+
+        agent.create_task(answer())
+
+    hasty_one = {"_process_tcpip_forward_global_request": hasty}
+    async with opened(idle, allow=LISTENING, **hasty_one) as (site, alice, _backend):
+        counting(alice, kinds)
+        assert await global_request(alice, "tcpip-forward", String("localhost") + UInt32(8080)) == (82, b"")
+        assert await arrivals[0] == PROHIBITED
+        assert not kinds
+        assert [r["outcome"] for r in site.audit("listener")] == ["failed"]
+
+
+async def test_what_was_cancelled_while_the_client_took_its_time_does_not_come_in(opened: Any) -> None:
+    async with opened(idle, allow=LISTENING, **GRANTING) as (_, alice, backend):
+        offered, confirmed = asyncio.Event(), asyncio.Event()
+
+        class Slow(type(alice)):  # type: ignore[misc]
+            def _process_forwarded_tcpip_open(self, _packet: Any) -> Any:
+                async def session() -> Any:
+                    offered.set()
+                    await confirmed.wait()
+                    return asyncssh.SSHTCPSession()
+
+                return raw.RawChannel(self, lambda *_: False), session()
+
+        alice.__class__ = Slow
+        place = String("localhost") + UInt32(8080)
+        assert await global_request(alice, "tcpip-forward", place) == (81, b"")
+        [agent] = [one for one in backend.connections if not one.is_closed()]
+        arriving = asyncio.ensure_future(arrive(agent, "forwarded-tcpip", to_port(8080)))
+        await asyncio.wait_for(offered.wait(), 10)
+        assert await global_request(alice, "cancel-tcpip-forward", place) == (81, b"")
+        confirmed.set()
+        assert await asyncio.wait_for(arriving, 10) == PROHIBITED
+
+
+async def test_what_the_client_refuses_is_refused_inside_with_its_words_made_harmless(opened: Any) -> None:
+    async with opened(idle, allow=LISTENING, **GRANTING) as (site, alice, backend):
+        counting(alice, [], code=asyncssh.OPEN_RESOURCE_SHORTAGE)
+        assert await global_request(alice, "tcpip-forward", String("localhost") + UInt32(8080)) == (81, b"")
+        [agent] = [one for one in backend.connections if not one.is_closed()]
+        opening = asyncssh.channel.SSHTCPChannel(agent, agent._loop, None, "strict", 1000, 1000)
+        with pytest.raises(asyncssh.ChannelOpenError) as refused:
+            await opening._open(b"forwarded-tcpip", to_port(8080))
+        assert (refused.value.code, "\x1b" in refused.value.reason) == (asyncssh.OPEN_RESOURCE_SHORTAGE, False)
+        assert [r["outcome"] for r in site.audit("arrival")] == ["refused"]
+
+
+async def test_listeners_and_what_comes_in_there_are_bounded_and_cost_no_channel_of_the_engineers(opened: Any) -> None:
+    ports = range(9000, 9000 + ledger.MAX_LISTENERS + 1)
+    places = [{"host": "localhost", "port": port} for port in ports]
+    async with opened(idle, allow={"listen": places}, **GRANTING) as (site, alice, backend):
+        kinds: list[str] = []
+        counting(alice, kinds)
+        answers = [
+            (await global_request(alice, "tcpip-forward", String("localhost") + UInt32(port)))[0] for port in ports
+        ]
+        assert answers == [81] * ledger.MAX_LISTENERS + [82]
+        assert site.audit("listener")[-1]["reasons"][0]["code"] == "too_many_listeners"
+        [agent] = [one for one in backend.connections if not one.is_closed()]
+        each = ledger.MAX_PER_LISTENER + 5
+        first = await asyncio.gather(*(arrive(agent, "forwarded-tcpip", to_port(9000)) for _ in range(each)))
+        assert sorted(first) == [0] * ledger.MAX_PER_LISTENER + [asyncssh.OPEN_RESOURCE_SHORTAGE] * 5
+        others = [
+            await arrive(agent, "forwarded-tcpip", to_port(9001 + number % 3)) for number in range(ledger.MAX_ARRIVALS)
+        ]
+        assert others.count(0) == ledger.MAX_ARRIVALS - ledger.MAX_PER_LISTENER
+        assert len(kinds) == ledger.MAX_ARRIVALS
+        # The engineer's own channels are counted for themselves.
+        await alice.create_process("x")
 
 
 async def test_gigabytes_to_a_client_that_reads_slowly_are_not_kept(opened: Any) -> None:

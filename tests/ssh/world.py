@@ -7,7 +7,7 @@ import gc
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from asyncssh.packet import SSHPacket
 
 from gateway.app import Gateway, gateway
 from gateway.assets import agent_binary
+from gateway.authn import Verifier
 from gateway.backends import Order, ProtocolFactory, Workspace
 from gateway.model import SessionId, WorkspaceSpec
 from gateway.settings import Settings
@@ -81,8 +82,13 @@ class Site:
         }  # fmt: skip
 
     def audit(self, event: str = "") -> list[dict[str, Any]]:
-        lines = (self.directory / "state" / "audit.jsonl").read_text().splitlines()
+        whole, _, _ = (self.directory / "state" / "audit.jsonl").read_text().rpartition("\n")  # one may be half written
+        lines = whole.splitlines()
         return [record for record in map(json.loads, lines) if event in ("", record["event"])]
+
+    def front(self) -> dict[str, Any]:
+        """What the operator sees of the door."""
+        return self.gateway.front.describe()
 
     def gone(self, what: str) -> list[dict[str, Any]]:
         return [record for record in self.audit("gone") if record["of"] == what]
@@ -95,7 +101,13 @@ class Site:
 
 @asynccontextmanager
 async def running(
-    opa: Opa, directory: Path, *backends: Any, targets: dict[str, Any] | None = None, grant: bool = True, **changes: Any
+    opa: Opa,
+    directory: Path,
+    *backends: Any,
+    targets: dict[str, Any] | None = None,
+    grant: bool = True,
+    verifiers: Mapping[str, Verifier] | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Site]:
     """Alice has a grant on the first of `targets` (default: a plain one), Bob on a plain one."""
     keys = {person: asyncssh.generate_private_key("ssh-ed25519") for person in (ALICE, BOB)}
@@ -110,12 +122,12 @@ async def running(
     settings = merged(
         {
             "state_dir": directory / "state",
-            "ssh": {"listen": "127.0.0.1:0", "drain_seconds": 0},
+            "ssh": {"listen": "127.0.0.1:0", "drain_seconds": 0, **example.OPEN},
             "policy": {"url": opa.url, "token": {"file": opa.token_files["gateway"]}, "sweep_seconds": 0.2},
         },
         changes,
     )
-    async with gateway(Settings(**settings), more_backends=[backend, *backends]) as started:
+    async with gateway(Settings(**settings), more_backends=[backend, *backends], more_verifiers=verifiers) as started:
         yield Site(started, opa, directory, keys, backend)
 
 
@@ -154,6 +166,10 @@ class HostileChannel(asyncssh.SSHServerSession[bytes]):
 
     def exec_requested(self, command: str) -> bool:
         return command != "refused"
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        self.subsystem = subsystem
+        return True
 
     def pty_requested(self, *_: Any) -> bool:
         return True

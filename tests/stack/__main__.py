@@ -11,20 +11,28 @@ from pathlib import Path
 
 from gateway.assets import agent_binary
 from gateway.embedded.tools import ToolUnavailable, cache
-from tests.stack import StackError
+from tests.clients import had as clients
+from tests.distribution import opal
+from tests.stack import StackError, keycloak
 from tests.stack.demo import down, status, up
 from tests.stack.images import debug_root
 from tests.stack.machine import obstacle
-from tests.stack.tools import COMPOSE, JAEGER, OPA, VAULT, find_or_build
+from tests.stack.tools import COMPOSE, HYPERKUBE, JAEGER, OPA, S3, VAULT, find_or_build
 
 
 def build() -> None:
     """Raises ToolUnavailable or StackError."""
-    for tool in (OPA, VAULT, JAEGER, COMPOSE):
+    for tool in (OPA, VAULT, JAEGER, COMPOSE, S3):
         find_or_build(tool)
+    if not obstacle("kubernetes"):
+        find_or_build(HYPERKUBE)
     agent_binary()
     if not obstacle("images"):
         debug_root()
+    clients.prepare()
+    opal.packages()
+    if not obstacle("keycloak"):
+        keycloak.find_or_make()
 
 
 def main() -> int:

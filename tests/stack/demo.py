@@ -112,7 +112,7 @@ def _write_state(directory: Path, parts: Parts) -> None:
     settings = {
         "state_dir": str(directory / "state"),
         "instance": INSTANCE,
-        "ssh": {"listen": SSH},
+        "ssh": {"listen": SSH, **example.OPEN},
         "policy": {"url": parts.opa.url, "token": {"file": str(parts.opa.token_files["gateway"])}},
         "door": {
             "listen": DOOR,

@@ -6,13 +6,21 @@ import secrets
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from gateway.model import Address
 from gateway.settings import to_toml as settings_toml
-from gateway.standalone import PERSON, ROLE, TARGET, example_target
+from gateway.standalone import AUTOMATION, AUTOMATION_RIGHTS, PERSON, ROLE, TARGET, example_target
 from tests.stack.opa import Opa
 from tests.stack.postgres import Postgres
 from tests.stack.process import write_secret
+
+OPEN: dict[str, Any] = {
+    "max_startups": "1000:30:1000",
+    "max_startups_per_source": 1000,
+    "penalties": {"exempt": ["127.0.0.0/8", "::1/128"]},
+}
+"""Settings of `[ssh]` for a gateway whose engineers, good and bad, all come from this machine at once."""
 
 
 def orders_target(image: str, postgres: Postgres) -> dict[str, object]:
@@ -21,7 +29,8 @@ def orders_target(image: str, postgres: Postgres) -> dict[str, object]:
 
 
 def load(opa: Opa, targets: Mapping[str, object], keys: Mapping[str, str]) -> None:
-    """Write targets and people (name to public key) into OPA, as its administrator."""
+    """Write targets and people (name to public key) into OPA, as its administrator; and what ticketing may do."""
+    opa.put(f"automations/{AUTOMATION}", AUTOMATION_RIGHTS)
     for name, target in targets.items():
         opa.put(f"targets/{name}", target)
     for person, key in keys.items():

@@ -104,7 +104,7 @@ def tiny_root(*, has_shell: bool) -> Path:
             tar.addfile(entry)
         files = {path: (text.encode(), 0o644) for path, text in ACCOUNTS.items()}
         if has_shell:
-            files["bin/sh"] = (_busybox().read_bytes(), 0o755)
+            files["bin/sh"] = (busybox().read_bytes(), 0o755)
         for name_inside, (data, mode) in files.items():
             entry = tarfile.TarInfo(name_inside)
             entry.size, entry.mode = len(data), mode
@@ -118,7 +118,7 @@ def tiny_root(*, has_shell: bool) -> Path:
     return path
 
 
-def _busybox() -> Path:
+def busybox() -> Path:
     for path in BUSYBOX:
         if path.exists():
             return path

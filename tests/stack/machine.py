@@ -13,12 +13,21 @@ from tests.stack.docker import existing_docker
 from tests.stack.images import BUSYBOX
 
 PACKAGES: Mapping[str, str] = {"mmdebstrap": "mmdebstrap", "ssh": "openssh-client", "ssh-keygen": "openssh-client"}
+SLAPD = "/usr/sbin/slapd"
 ENGINE_PACKAGES: Mapping[str, str] = {"dockerd": "docker.io", "iptables": "iptables"}
+CLUSTER_PACKAGES: Mapping[str, str] = {
+    "/usr/bin/containerd": "containerd",
+    "/usr/sbin/runc": "runc",
+    "/usr/lib/cni/bridge": "containernetworking-plugins",
+    "ip": "iproute2",
+    "iptables": "iptables",
+    "openssl": "openssl",
+}
 
 
 def missing_packages() -> list[str]:
     """Debian packages whose programs the stack needs and does not find.  (PostgreSQL: a wheel stands in for it.)"""
-    wanted = {**PACKAGES, **({} if existing_docker() else ENGINE_PACKAGES)}
+    wanted = {**PACKAGES, **CLUSTER_PACKAGES, **({} if existing_docker() else ENGINE_PACKAGES)}
     packages = {package for program, package in wanted.items() if shutil.which(program) is None}
     if not any(path.exists() for path in BUSYBOX):
         packages.add("busybox-static")
@@ -41,7 +50,7 @@ def install_packages() -> None:
 
 
 def obstacle(part: str) -> str:
-    """Why this machine cannot have `part` (`docker`, `images`, or a program's name); empty if it can."""
+    """Why this machine cannot have `part`: one of the names below, or of a program.  Empty if it can."""
     match part:
         case "docker":
             if existing_docker() or (os.geteuid() == 0 and shutil.which("dockerd")):
@@ -51,5 +60,19 @@ def obstacle(part: str) -> str:
             if os.geteuid() == 0 and shutil.which("mmdebstrap"):
                 return ""
             return "building images needs root and the package mmdebstrap"
+        case "kubernetes":
+            lacking = sorted(
+                {package for program, package in CLUSTER_PACKAGES.items() if shutil.which(program) is None}
+            )
+            if os.geteuid() != 0 or lacking:
+                return f"a Kubernetes node needs root and the packages {' '.join(CLUSTER_PACKAGES.values())}"
+            if not os.path.isdir("/sys/fs/cgroup/pids"):
+                return "the node of tests/stack/cluster is set up for cgroup v1, and this machine has v2"
+            return ""
+        case "keycloak":
+            missing = [program for program in ("mvn", "java") if shutil.which(program) is None]
+            return f"Keycloak needs {' and '.join(missing)}: packages maven, openjdk-17-jre-headless" if missing else ""
+        case "slapd":
+            return "" if os.access(SLAPD, os.X_OK) else "the Debian package slapd is not installed"
         case program:
             return "" if shutil.which(program) else f"the program {program} is not on the PATH"

@@ -16,8 +16,8 @@ from tests.stack.process import Processes, Running, free_port, wait_until, write
 from tests.stack.tools import OPA, find_or_build
 
 POLICIES = Path(__file__).parents[2] / "policies"
-ROLES = ("gateway", "automation", "admin")
-PARTITIONS = ("/grants/*/*", "/people/*", "/targets/*")
+ROLES = ("gateway", "automation", "auditor", "admin", "copy_reader", "copy_writer")
+PARTITIONS = ("/grants/*/*", "/approvals/*/*", "/reviews/*/*", "/people/*", "/targets/*", "/roster/*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def opa(directory: Path, *, policies: Path = POLICIES, port: int = 0, otlp_grpc:
 def start_opa(processes: Processes, *, policies: Path = POLICIES, port: int = 0, otlp_grpc: str = "") -> Opa:
     """Start and wait until decisions can be had.  With `otlp_grpc` it sends its own spans there."""
     directory = processes.directory
-    token_files = _tokens(directory)
+    token_files = role_tokens(directory)
     address = f"127.0.0.1:{port or free_port()}"
     command: list[str | Path] = [
         find_or_build(OPA), "run", "--server", "--skip-version-check", "--addr", address, "--log-format", "json",
@@ -71,11 +71,11 @@ def start_opa(processes: Processes, *, policies: Path = POLICIES, port: int = 0,
     ]  # fmt: skip
     running = processes.start("opa", command)
     started = Opa(f"http://{address}", token_files, directory, Path(running.log), running)
-    wait_until(lambda: _is_ready(started), running)
+    wait_until(lambda: is_ready(started), running)
     return started
 
 
-def _tokens(directory: Path) -> dict[str, Path]:
+def role_tokens(directory: Path) -> dict[str, Path]:
     """A random token for each role, kept over restarts, and the bundle that tells OPA their hashes.
 
     A bundle owns its root alone (`tokens`): nobody can add a token over the API, and everything else stays on disk.
@@ -100,6 +100,7 @@ def _config(directory: Path, otlp_grpc: str) -> Path:
         "storage": {"disk": storage},
         "bundles": {"tokens": {"resource": f"file://{directory / 'opa-tokens'}"}},
         "decision_logs": {"console": True},
+        "status": {"prometheus": True},
     }
     if otlp_grpc:
         address = otlp_grpc.removeprefix("http://")
@@ -109,7 +110,7 @@ def _config(directory: Path, otlp_grpc: str) -> Path:
     return file
 
 
-def _is_ready(started: Opa) -> bool:
+def is_ready(started: Opa) -> bool:
     try:
         with started.client("gateway") as client:
             return client.get("/health", params={"bundles": "true"}).status_code == 200

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests.stack import StackError
@@ -94,7 +95,7 @@ class Processes:
                 env={**os.environ, **(env or {})},
                 cwd=cwd,
                 start_new_session=True,
-                preexec_fn=_end_with_parent if attached else None,
+                preexec_fn=partial(_end_with_parent, stop_signal) if attached else None,
                 user=user,
                 group=user,
                 extra_groups=None if user is None else (),
@@ -166,5 +167,5 @@ def _ended(handle: int, seconds: float) -> bool:
     return bool(poller.poll(seconds * 1000))
 
 
-def _end_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _end_with_parent(stop_signal: int) -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, stop_signal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import hvac
 import pytest
 
-from tests.stack import demo
+from tests.stack import demo, machine
 from tests.stack.docker import Docker, docker
 from tests.stack.images import Images, images
 from tests.stack.jaeger import jaeger
@@ -201,3 +202,12 @@ def command_line(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def test_a_fresh_machine_is_given_every_package_that_a_part_may_lack() -> None:
+    """`make test` must find nothing missing: a part that is not there is a failure in CI."""
+    setup = (Path(__file__).parents[2] / "scripts" / "setup").read_text()
+    [packages] = re.findall(r"^  test\) install ((?:.*\\\n)*.*)$", setup, flags=re.M)
+    wanted = {*machine.PACKAGES.values(), *machine.ENGINE_PACKAGES.values(), *machine.CLUSTER_PACKAGES.values()}
+
+    assert wanted <= {*packages.replace("\\", " ").split()}

@@ -18,6 +18,7 @@ from tests.stack.postgres import Postgres
 from tests.stack.process import Processes, Running, free_port, wait_until, write_secret
 from tests.stack.tools import VAULT, find_or_build
 
+HOST_NAME = "door.test"
 SETUP = Path(__file__).parents[2] / "secrets" / "vault" / "setup.sh"
 
 
@@ -48,8 +49,24 @@ def vault(directory: Path, postgres: Postgres, *, port: int = 0) -> Iterator[Vau
         processes.end()
 
 
+@contextmanager
+def bare_vault(directory: Path, *, port: int = 0) -> Iterator[Vault]:
+    """Vault in dev mode with nothing in it; its gateway's token is never written."""
+    processes = Processes(directory)
+    try:
+        yield _started(processes, port)
+    finally:
+        processes.end()
+
+
 def start_vault(processes: Processes, postgres: Postgres, *, port: int = 0) -> Vault:
     """Start, then run the set-up script."""
+    started = _started(processes, port)
+    _set_up(started, postgres)
+    return started
+
+
+def _started(processes: Processes, port: int) -> Vault:
     directory, address = processes.directory, f"127.0.0.1:{port or free_port()}"
     root = write_secret(directory / "vault-root.token", secrets.token_urlsafe(24))
     running = processes.start(
@@ -59,7 +76,6 @@ def start_vault(processes: Processes, postgres: Postgres, *, port: int = 0) -> V
     )
     started = Vault(f"http://{address}", root, directory / "vault-gateway.token", running)
     wait_until(lambda: _is_ready(started.url), running)
-    _set_up(started, postgres)
     return started
 
 
@@ -71,6 +87,8 @@ def _set_up(started: Vault, postgres: Postgres) -> None:
         "POSTGRES_ADDRESS": f"{postgres.host}:{postgres.port}/{postgres.database}?sslmode=disable",
         "ISSUER_PASSWORD_FILE": str(postgres.issuer_password_file),
         "GATEWAY_TOKEN_FILE": str(started.gateway_token_file),
+        "HOST_NAMES": HOST_NAME,
+        "USER_NAMES": "alice,bob",
     }
     ran = subprocess.run(["sh", SETUP], env={**os.environ, **env}, capture_output=True, text=True, timeout=60)
     if ran.returncode != 0:

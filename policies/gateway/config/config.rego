@@ -2,38 +2,79 @@
 # title: Configuration
 # description: |
 #   What one session may be: which grant it stands on, and the whole permit that follows from the grant's target.
-#   Whoever gets none is told why in their own situation, and whom to ask.
+#   Whoever gets none is told why in their own situation, and whom to ask, and can choose where there is a choice.
 # schemas:
 #   - input: schema["input.config"]
 #   - data.targets: schema["data.targets"]
 package gateway.config
 
-import data.gateway.grants
+import data.gateway.contract
+import data.gateway.desk
 import data.gateway.people
 import data.gateway.reasons
 import data.gateway.targets
 
 # METADATA
-# description: A permit, or the reason why there is none.
+# description: A permit, or the reason why there is none; and what the door itself tells the person.
 # entrypoint: true
-decision := {"allow": true, "permit": permit, "reasons": []} if permit
+decision := {"allow": true, "permit": permit, "desk": _desk, "reasons": []} if permit
 
-else := {"allow": false, "permit": null, "reasons": [_refusal]}
+else := {"allow": false, "permit": null, "desk": _desk, "reasons": [_refusal]}
+
+# What is told is asked for by its word: `input.request` is then the exec of it.
+_desk := {
+	"words": [word | some word in _words],
+	"text": object.get(_told, object.get(input, ["request", "command"], ""), ""),
+	"choices": _choices,
+	"seconds": desk.seconds,
+} if {
+	_is_complete
+	_is_active
+} else := {}
+
+_told[word] := desk.text(word, _person, input.now_ns) if {
+	input.request.kind == "exec"
+	word := input.request.command
+	word in _words
+}
+
+# Whoever may run one command and no other reads no more than that command says; a honeypot has no desk.
+_words := {word | some word in desk.words; not _is_held_to_one_command; not _is_honeypot}
+
+_is_held_to_one_command if input.identity.force_command != ""
+
+_choices := desk.choices(_person, _reachable, input.now_ns) if count(_reachable) > 1
+
+else := []
 
 # Given that there is no permit: the first of these that applies.
-_refusal := reasons.malformed_input if not _is_complete
+_refusal := contract.unanswerable if not _is_complete
 
 else := _disabled if not _is_active
 
 else := _target_needed if count(_reachable) > 1
 
+else := _stronger_login if _is_too_weak
+
+else := _forced_twice if _is_forced_twice
+
+else := _turned_down if _turned_down
+
+else := _full if _is_full
+
+else := contract.unanswerable if _is_uncounted
+
 else := _target_misconfigured if count(_reachable) == 1
 
-else := _not_started if _next
+else := _no_glass if _no_glass
 
-else := _ended if _last
+else := _not_yet if _not_yet
 
-else := _no_grant_for_it if _login.target != ""
+else := _requested if _asked
+
+else := _over if _last
+
+else := _no_grant_for_it if _named != ""
 
 else := _no_grant
 
@@ -45,8 +86,8 @@ _disabled := reasons.reason(
 
 _target_needed := reasons.reason(
 	"target_needed",
-	$"You have grants for {count(_reachable)} targets, so say which: {concat(", ", _commands)}.",
-	"Put the target after your name, with a plus sign.",
+	$"You have grants for {count(_reachable)} targets, so say which: {concat(", ", sort(_reachable))}.",
+	$"Put the target after your name, with a plus sign, as in ssh {_person}+{min(_reachable)}@door.",
 )
 
 _target_misconfigured := reasons.reason(
@@ -55,23 +96,23 @@ _target_misconfigured := reasons.reason(
 	"Nothing is wrong with your grant. Tell the platform team the session id.",
 )
 
-_not_started := reasons.reason(
-	"grant_not_started",
-	$"Your grant for {_next.target} starts at {_next.starts_at}, so it is too early.",
-	$"Connect again then. For an earlier one: {targets.whom_to_ask(_next.target)}",
+_stronger_login := reasons.reason(
+	"stronger_login_needed",
+	$"{_target} needs more proof of who you are than you gave: {_wanted_proofs}.",
+	$"Say where you are going when you log in: ssh {_person}+{_target}{_word}@door",
 )
 
-_ended := reasons.reason(
-	"grant_ended",
-	$"Your grant for {_last.target} ended at {_last.ends_at}.",
-	$"For a new one: {targets.whom_to_ask(_last.target)}",
+_forced_twice := reasons.reason(
+	"forced_command_conflict",
+	$"Your certificate forces one command and {_target} another.",
+	"Use a certificate without a forced command, or a key.",
 )
 
 # The same words whether or not there is such a target.
 _no_grant_for_it := reasons.reason(
 	"no_grant",
-	$"You have no grant for {_login.target} at this time.",
-	targets.whom_to_ask(_login.target),
+	$"You have no grant for {_named} at this time.",
+	$"{targets.whom_to_ask(_named)}{_emergency}",
 )
 
 _no_grant := reasons.reason(
@@ -81,25 +122,66 @@ _no_grant := reasons.reason(
 )
 
 _is_complete if {
+	contract.is_spoken
 	is_number(input.now_ns)
+	is_string(input.connection.id)
 	_login.person == input.identity.person
+	is_string(input.identity.force_command)
+}
+
+_is_honeypot if input.identity.honeypot == true
+
+# What the target requires was proven, in whatever order.
+_is_strong_enough if {
+	some wanted in object.get(data.targets[_target], "require", [[]])
+	every factor in wanted {
+		factor in input.identity.via
+	}
+}
+
+_is_too_weak if {
+	_is_well_aimed
+	not _is_strong_enough
+}
+
+_wanted_proofs := concat(", or ", [concat(" and ", wanted) | some wanted in data.targets[_target].require])
+
+_is_full if {
+	_is_well_aimed
+	not _chosen
+	_full
+}
+
+# There is a limit, and nobody counted.
+_is_uncounted if {
+	_is_well_aimed
+	not _chosen
+}
+
+_is_well_aimed if {
+	count(_reachable) == 1
+	count(targets.faults(_target)) == 0
 }
 
 _is_active if people.is_active(_person)
 
-_login := people.login(input.login.user)
+# In a honeypot the name that was typed means nothing.
+_login := {"person": input.identity.person, "target": "", "break_glass": false} if _is_honeypot
+
+else := people.login(input.login.user)
 
 _person := _login.person
 
-# The person's grants for the target that was named, or all of them where none was.
-_wanted := {id: grant |
-	some id, grant in grants.held(_person)
-	_login.target in {"", grant.target}
-}
+_word := "+break-glass" if _names_break_glass
 
-_reachable := {grant.target | some grant in _wanted; grants.is_active(grant, input.now_ns)}
+else := ""
 
-_commands := [$"ssh {_person}+{target}@door" | some target in _reachable]
+# The target that was named: in the login, else by a choice at the desk; empty where none was.
+_named := _login.target if _login.target != ""
+
+else := input.request.target if is_string(input.request.target)
+
+else := ""
 
 _target := target if {
 	count(_reachable) == 1

@@ -1,27 +1,22 @@
 package gateway.grants
 
+import data.gateway.moments
 import data.gateway.people
 import data.gateway.reasons
 import data.gateway.targets
 
 # METADATA
 # title: What stands on a grant
-# description: |
-#   Whether a session or a request may go on, given what it stands on,
-#   `holding`: {"person", "grant" (its id), "target"}.
+# description: Whether a session or a request may go on, given what it stands on.
 stands(holding, now_ns) if {
 	people.is_active(holding.person)
-	targets.exists(holding.target)
-	grant := _grant(holding)
-	grant.target == holding.target
-	is_well_formed(holding.grant, grant)
-	is_active(grant, now_ns)
+	state(holding, now_ns) == "active"
 }
 
 # METADATA
 # title: What no longer stands
 # description: Why it may not, given that it does not stand.
-ending(holding, now_ns) := reasons.reason(code, _message(code, holding), _remedy(code, holding)) if {
+ending(holding, now_ns) := reasons.reason(code, message(code, holding, now_ns), remedy(code, holding)) if {
 	code := _flaw(holding, now_ns)
 }
 
@@ -34,39 +29,62 @@ else := "target_removed" if not _has_target(holding)
 
 else := "grant_target_changed" if not _is_for_target(holding)
 
-else := "grant_malformed" if not _is_readable(holding)
+else := _flaws[state(holding, now_ns)] if _flaws[state(holding, now_ns)]
 
-else := "grant_not_started" if is_pending(_grant(holding), now_ns)
+else := "grant_not_started" if now_ns < moments.ns(of(holding).starts_at)
 
-else := "grant_ended"
+else := "grant_window_closed"
 
-_grant(holding) := data.grants[holding.person][holding.grant]
+_flaws := {
+	"malformed": "grant_malformed",
+	"ended": "grant_ended_early",
+	"expired": "grant_ended",
+	"requested": "grant_approval_over",
+}
 
 _is_by_active_person(holding) if people.is_active(holding.person)
 
-_exists(holding) if _ := _grant(holding)
+_exists(holding) if _ := of(holding)
 
 _has_target(holding) if targets.exists(holding.target)
 
-_is_for_target(holding) if _grant(holding).target == holding.target
+_is_for_target(holding) if is_for(of(holding), holding.target)
 
-_is_readable(holding) if is_well_formed(holding.grant, _grant(holding))
+# METADATA
+# description: What the engineer is told, by code.
+message("person_disabled", _, _) := "Your account was disabled or removed."
 
-_message("person_disabled", _) := "Your account was disabled or removed."
+message("grant_deleted", _, _) := "The grant that you stood on was withdrawn."
 
-_message("grant_deleted", _) := "The grant that you stood on was withdrawn."
+message("target_removed", _, _) := "The target of your grant no longer exists."
 
-_message("target_removed", _) := "The target of your grant no longer exists."
+message("grant_target_changed", _, _) := "The grant that you stood on is now for another target."
 
-_message("grant_target_changed", _) := "The grant that you stood on is now for another target."
+message("grant_malformed", _, _) := "The grant that you stood on was changed and can no longer be read."
 
-_message("grant_malformed", _) := "The grant that you stood on was changed and can no longer be read."
+message("grant_not_started", holding, _) := $"Your grant now starts only at {of(holding).starts_at}."
 
-_message("grant_not_started", holding) := $"Your grant now starts only at {_grant(holding).starts_at}."
+message("grant_ended", holding, _) := $"Your grant ended at {of(holding).ends_at}."
 
-_message("grant_ended", holding) := $"Your grant ended at {_grant(holding).ends_at}."
+message("grant_ended_early", holding, _) := $"Your grant was ended early, at {of(holding).ended_at}{ended_how(of(holding))}."
 
-_remedy(code, holding) := _remedies[code] if _remedies[code]
+message("grant_approval_over", _, _) := "Your grant is no longer approved."
+
+message("grant_window_closed", holding, now_ns) := concat(" ", array.concat(
+	["Outside the hours of your grant."],
+	[$"It opens next at {moments.shown(opens)}." | opens := opens_ns(holding, now_ns)],
+))
+
+# METADATA
+# description: By whom a grant was ended early, and why, as the end of a sentence.
+ended_how(grant) := concat("", array.concat(
+	[$" by {name}" | name := grant.ended_by; _is_text(name)],
+	[$": {why}" | why := grant.ended_reason],
+))
+
+# METADATA
+# description: What to do next, by code.
+remedy(code, holding) := _remedies[code] if _remedies[code]
 
 else := targets.whom_to_ask(holding.target) if is_string(holding.target)
 

@@ -20,6 +20,43 @@ ns(text) := time.parse_rfc3339_ns(text) if is_moment(text)
 # description: One second, in nanoseconds.
 second := 1000000000
 
+# METADATA
+# description: The moment as a person reads it, in UTC, to the minute.
+shown(at_ns) := time.format([at_ns, "UTC", "2006-01-02 15:04 UTC"])
+
+# METADATA
+# description: The moment as text, in UTC.
+text(at_ns) := time.format([at_ns, "UTC", "2006-01-02T15:04:05.999999999Z07:00"])
+
+# METADATA
+# description: |
+#   Whether the moment lies in one of the spans, [from, to] in nanoseconds.  A span begins with its first and is over at
+#   its second.
+is_within(spans, now_ns) if {
+	some [from, to] in spans
+	from <= now_ns
+	now_ns < to
+}
+
+# METADATA
+# description: |
+#   When the spans, which the moment lies in, are first left: what touches or overlaps is one.
+#   Undefined where none is ever left.
+leaving(spans, now_ns) := min({to |
+	is_within(spans, now_ns)
+	some [_, to] in spans
+	now_ns < to
+	not is_within(spans, to)
+})
+
+# METADATA
+# description: A length of time as a person reads it, in whole minutes.
+span(length_ns) := _in_words(floor(length_ns / (60 * second)))
+
+_in_words(minutes) := $"{minutes} min" if minutes < 60
+
+_in_words(minutes) := $"{floor(minutes / 60)} h {minutes % 60} min" if minutes >= 60
+
 _rfc3339 := concat("", ["^(?:", concat("|", _days), ")T", _time, _zone, "$"])
 
 _days := [

@@ -17,13 +17,15 @@ is_name(text) if {
 
 # METADATA
 # description: |
-#   What was typed before the `@`: `person`, or `person+target`.  The target is empty when none was typed.
-#   Undefined for anything else.
-login(typed) := {"person": typed, "target": ""} if is_name(typed)
+#   What was typed before the `@`: `person`, `person+target`, or `person+target+break-glass`.  The target is empty when
+#   none was typed.  Undefined for anything else.
+login(typed) := {"person": typed, "target": "", "break_glass": false} if is_name(typed)
 
-login(typed) := {"person": person, "target": target} if {
+login(typed) := {"person": person, "target": target, "break_glass": count(said) == 1} if {
 	is_string(typed)
-	[person, target] := split(typed, "+")
+	[person, target] := array.slice(split(typed, "+"), 0, 2)
+	said := array.slice(split(typed, "+"), 2, 4)
+	said in {[], ["break-glass"]}
 	is_name(person)
 	is_name(target)
 }

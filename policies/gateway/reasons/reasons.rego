@@ -16,14 +16,6 @@ field_reason(code, field, message, remedy) := object.union(
 	{"field": _cut(field, 200)},
 )
 
-# METADATA
-# description: The gateway left something out, so nothing can be judged.  Never the engineer's fault.
-malformed_input := reason(
-	"malformed_input",
-	"The gateway asked an incomplete question, so the answer is no.",
-	"Nothing is wrong with your grant. Tell the platform team the session id.",
-)
-
 _cut(text, most) := text if count(text) <= most
 
 _cut(text, most) := concat("", [substring(text, 0, most - 3), "..."]) if count(text) > most

@@ -15,7 +15,12 @@ malformed contains {"target": name, "problems": problems} if {
 # description: What is wrong with the target, in words, by field; empty for a well-formed one.
 faults(name) := ["the entry is no object, or its name is no name"] if not exists(name)
 
-faults(name) := [fault.error | some fault in json.match_schema(data.targets[name], shape)[1]] if exists(name)
+faults(name) := array.concat(
+	[fault.error | some fault in json.match_schema(data.targets[name], shape)[1]],
+	_pattern_faults(name),
+) if {
+	exists(name)
+}
 
 # METADATA
 # title: Shape of a target
@@ -29,34 +34,101 @@ shape := _object(
 		"ask": _text,
 		"approvers": _text,
 		"max_grant_seconds": _whole(1),
+		"max_sessions": _whole(1),
 		"allow": _allow,
 		"backend": _name,
 		"image": _text,
 		"user": _object([], {"name": _name, "uid": _whole(1), "gid": _whole(1)}),
 		"home": {"type": "string", "pattern": "^/"},
 		"shell": {"type": "string"},
+		"force_command": {"type": "string", "pattern": `\S`, "maxLength": 4096},
 		"limits": _limits,
-		"network": _object([], {"egress": _list(_egress)}),
+		"pod": _pod,
+		"network": _network,
 		"env": {"type": "object", "additionalProperties": {"type": "string"}},
 		"credentials": _list(_credential),
 		"session": _session,
+		"require": {"type": "array", "minItems": 1, "items": {"type": "array", "minItems": 1, "items": {"type": "string"}}},
+		"capture_credentials": {"type": "boolean"},
+		"labels": {
+			"type": "object",
+			"propertyNames": {"pattern": "^[A-Za-z0-9._/-]{1,128}$"},
+			"additionalProperties": {"type": "string", "pattern": `\S`, "maxLength": 253},
+		},
+		"approval": _approval,
 		"recording": _object([], {"what": _list({"type": "string"}), "required": {"type": "boolean"}}),
+		"oblige": _oblige,
+		"restrict": _restriction,
+		"break_glass": _break_glass,
 	},
 )
+
+# Who may let themselves in, for how long, who is told of it and who reviews it; and what they get, where it is another
+# thing than with a grant.
+_break_glass := {"allOf": [
+	{"anyOf": [{"required": ["people"]}, {"required": ["groups"]}]},
+	_object(["max_seconds", "notify"], {
+		"people": _few(_name),
+		"groups": _few(_name),
+		"max_seconds": {"type": "integer", "minimum": 1, "maximum": 14400},
+		"notify": object.union(_notify, {"minItems": 1}),
+		"reviewers": _listed,
+		"reason": _reason,
+		"record": _record,
+		"backend": _name,
+		"image": _text,
+		"network": _network,
+		"credentials": _list(_credential),
+	}),
+]}
+
+_network := _object([], {"egress": _list(_egress)})
+
+# So many of these people, or whoever is on call by this rota.
+_approval := object.union(
+	_object([], {"needed": _whole(1), "by": _listed, "on_call": _name}),
+	{"minProperties": 1, "dependencies": {"needed": ["by"], "by": ["needed"]}},
+)
+
+_listed := object.union(_object([], {"groups": _list(_name), "people": _list(_name)}), {"minProperties": 1})
 
 _allow := _object([], {
 	"shell": {"type": "boolean"},
 	"exec": {"type": "boolean"},
-	"sftp": {"type": "boolean"},
+	"sftp": {"anyOf": [{"type": "boolean"}, _object([], {"read": _list(_places), "write": _list(_places)})]},
 	"forwards": _list(_address),
+	"agent": {"type": "boolean"},
+	"x11": {"type": "boolean"},
+	"listen": _list(_place),
+	"sockets": _object([], {"connect": _list(_path_pattern), "listen": _list(_path_pattern)}),
 	"env": _list({"type": "string", "pattern": "^[A-Za-z0-9_*?]+$"}),
 })
+
+# Absolute and without a trailing slash; `*` and `?` within a name, `**` across names, and no other sign of a glob.
+_places := {"type": "string", "pattern": "^(/|(/[^/\\[\\]{}\\\\\\x00-\\x1f]+)+)$", "maxLength": 4096}
 
 _limits := _object(["memory_bytes", "cpus", "pids", "tmpfs_bytes"], {
 	"memory_bytes": _whole(16777216),
 	"cpus": {"type": "number", "exclusiveMinimum": 0, "maximum": 1024},
 	"pids": _whole(8),
 	"tmpfs_bytes": _whole(1048576),
+})
+
+# How the workspace's pod runs, where the backend is Kubernetes; in its words.
+_pod := _object([], {
+	"node_selector": {"type": "object", "maxProperties": 20, "additionalProperties": {"type": "string"}},
+	"tolerations": {"type": "array", "maxItems": 20, "items": _toleration},
+	"runtime_class": {"type": "string", "maxLength": 253},
+	"image_pull_secrets": {"type": "array", "maxItems": 5, "items": _name},
+	"priority_class": {"type": "string", "maxLength": 253},
+	"isolation": {"enum": ["required", "best_effort"]},
+})
+
+_toleration := _object([], {
+	"key": {"type": "string", "maxLength": 316},
+	"operator": {"enum": ["Equal", "Exists"]},
+	"value": {"type": "string", "maxLength": 63},
+	"effect": {"enum": ["", "NoSchedule", "PreferNoSchedule", "NoExecute"]},
 })
 
 _egress := _object(["host", "port"], {
@@ -90,6 +162,14 @@ _address := _object(["host", "port"], {
 	"host": {"type": "string", "minLength": 1, "maxLength": 253},
 	"port": _port,
 })
+
+# Where the workspace may listen for an engineer; port 0 is one of its own choice.
+_place := _object(["host", "port"], {
+	"host": {"type": "string", "minLength": 1, "maxLength": 253},
+	"port": {"type": "integer", "minimum": 0, "maximum": 65535},
+})
+
+_path_pattern := {"type": "string", "pattern": "^/[A-Za-z0-9._*?/@:+-]+$"}
 
 _port := {"type": "integer", "minimum": 1, "maximum": 65535}
 

@@ -41,3 +41,32 @@ whom_to_ask(name) := $"Ask at {target.ask}; who approves: {target.approvers}." i
 	is_string(target.ask)
 	is_string(target.approvers)
 } else := "Ask the platform team who gives grants for it."
+
+# METADATA
+# description: |
+#   Whether the target exists and has all of these labels; a label may be wanted with one value or with any of a list.
+#   None wanted is none had.
+has_labels(name, wanted) if {
+	exists(name)
+	count(wanted) > 0
+	every key, value in wanted {
+		_is_one_of(data.targets[name].labels[key], value)
+	}
+}
+
+# METADATA
+# description: The names of all targets that have these labels.  It looks at every target.
+labelled(wanted) := {name | some name, _ in data.targets; has_labels(name, wanted)}
+
+# METADATA
+# description: How long who breaks the glass may stay, in seconds.
+break_glass_seconds(name) := data.targets[name].break_glass.max_seconds if {
+	is_number(data.targets[name].break_glass.max_seconds)
+} else := 0
+
+_is_one_of(label, wanted) if label == wanted
+
+_is_one_of(label, wanted) if {
+	is_array(wanted)
+	label in wanted
+}

@@ -8,6 +8,8 @@ _decide(asked) := answer if {
 	answer := admission.decision with input as asked
 		with data.people as data.fixtures.people
 		with data.targets as data.fixtures.targets
+		with data.automations as data.fixtures.automations
+		with data.grants as data.fixtures.grants
 }
 
 # The input, with some values changed: {path: value}.
@@ -28,6 +30,12 @@ test_who_asked_and_when_is_what_the_door_knows if {
 	answer.allow
 	answer.value.requested_by == "ticketing"
 	answer.value.requested_at == "2030-01-31T12:00:00Z"
+}
+
+test_who_names_no_approver_is_told_how if {
+	some reason in _decide(json.patch(_input, [{"op": "remove", "path": _without("approved_by")}])).reasons
+	reason.field == "approved_by"
+	contains(reason.remedy, "--approved-by NAME")
 }
 
 test_fault_is_named_by_its_field[note] if {
@@ -125,8 +133,60 @@ test_get_of_another_path_is_refused[note] if {
 }
 
 test_other_verb_is_refused[verb] if {
-	some verb in ["PATCH", "POST", "put", "", null]
-	_faults(_decide(_but({"/verb": verb}))) == {["verb_refused", ""]}
+	some verb in ["POST", "put", "", null]
+	["verb_refused", ""] in _faults(_decide(_but({"/verb": verb})))
+}
+
+test_patch_is_judged_by_what_results if {
+	answer := _decide(_but({"/verb": "PATCH", "/old": object.union(_input.new, {"reason": "x"})}))
+	answer.allow
+	answer.value.requested_by == "ticketing"
+	_faults(_decide(_but({"/verb": "PATCH", "/new/reason": ""}))) == {["wrong_type", "reason"]}
+}
+
+test_what_is_said_again_stays_as_it_is if {
+	stored := object.union(_input.new, {"requested_by": "ticketing", "requested_at": "2030-01-31T11:59:00Z"})
+	_decide(_but({"/old": stored})).value == stored
+}
+
+test_what_is_said_otherwise_or_by_another_is_new[note] if {
+	some note, old in {
+		"another reason": {"reason": "x", "requested_by": "ticketing"},
+		"another client": {"requested_by": "erin"},
+		"nobody": {},
+	}
+	stored := object.union(object.union(_input.new, {"requested_at": "2030-01-31T11:59:00Z"}), old)
+	_decide(_but({"/old": stored})).value.requested_at == _input.now
+}
+
+test_root_without_rules_is_closed_to_writing[note] if {
+	some note, path in {
+		"a review": ["reviews", "alice", "INC-1"],
+		"an approval": ["approvals", "alice", "INC-1", "erin"],
+		"a rota": ["roster", "orders"],
+	}
+	_closed(path)
+}
+
+_closed(path) if {
+	every verb in ["PUT", "PATCH", "DELETE"] {
+		answer := _decide(_but({"/path": path, "/verb": verb})) with data.gateway.admission._open as {"grants"}
+		["root_closed", "path"] in _faults(answer)
+	}
+	_decide(_but({"/path": path, "/verb": "GET", "/new": null})).allow
+	_decide(_but({"/path": [path[0]], "/verb": "GET", "/new": null})).allow
+}
+
+test_document_of_another_root_has_its_own_depth[note] if {
+	some note, path in {
+		"a review": ["reviews", "alice"],
+		"an approval": ["approvals", "alice", "INC-1"],
+		"a rota": ["roster", "orders", "1"],
+	}
+	answer := _decide(_but({"/path": path}))
+	_faults(answer) == {["path_refused", "path"]}
+	some reason in answer.reasons
+	contains(reason.message, $"at {path[0]}/<")
 }
 
 test_incomplete_question_is_refused[note] if {

@@ -21,7 +21,14 @@ test_registered_key_is_accepted[note] if {
 	}
 	_decide(_but(changes)) == {
 		"outcome": "accept",
-		"identity": {"person": "alice", "groups": ["oncall", "orders"]},
+		"identity": {
+			"person": "alice",
+			"groups": ["oncall", "orders"],
+			"via": ["publickey"],
+			"key_id": "",
+			"restrictions": [],
+			"force_command": "",
+		},
 		"methods": [],
 		"reasons": [],
 	}
@@ -31,7 +38,7 @@ test_whoever_has_no_grant_still_logs_in if {
 	_decide(_but({
 		"/login/user": "bob",
 		"/attempt/key/public_key": data.fixtures.people.bob.keys[0],
-	})).identity == {"person": "bob", "groups": []}
+	})).identity.person == "bob"
 }
 
 test_all_the_unrecognised_get_one_answer[note] if {
@@ -52,7 +59,7 @@ test_all_the_unrecognised_get_one_answer[note] if {
 		"no key": {"/attempt/key": null},
 	}
 	answer := _decide(_but(changes))
-	answer == _decide({})
+	answer == _decide({"schema": 1})
 	answer.outcome == "reject"
 	answer.identity == null
 	answer.methods == ["publickey"]
@@ -78,4 +85,33 @@ test_weak_key_is_named_whoever_holds_it[note] if {
 test_anything_is_decided[note] if {
 	some note, asked in {"nothing": {}, "null": null, "text": "x", "list": [1]}
 	_decide(asked).outcome == "reject"
+}
+
+test_everybody_reads_the_banner_whatever_becomes_of_them[note] if {
+	some note, changes in {
+		"asks what to do": {"/attempt": {"method": "none"}},
+		"is accepted": {},
+		"unknown person": {"/login/user": "zoe"},
+		"disabled person": {"/login/user": "carol"},
+		"wrong key": {"/attempt/key/public_key": data.fixtures.people.bob.keys[0]},
+		"trapped": {"/login/user": "root"},
+	}
+	door := {"banner": "Authorised use only", "honeypots": {"trap": {"person": "bob", "logins": ["root"]}}}
+	answer := authn.decision with input as _but(changes)
+		with data.people as data.fixtures.people
+		with data.door as door
+	answer.banner == "Authorised use only"
+}
+
+test_a_banner_that_cannot_be_shown_keeps_nobody_out[note] if {
+	some note, banner in {
+		"none": null,
+		"no text": 7,
+		"too long": concat("", ["x" | some _ in numbers.range(1, 4097)]),
+	}
+	answer := authn.decision with input as _input
+		with data.people as data.fixtures.people
+		with data.door as {"banner": banner}
+	answer.outcome == "accept"
+	object.get(answer, "banner", "") == ""
 }

@@ -4,10 +4,12 @@ import data.gateway.authz
 
 _input := data.fixtures.inputs.authz
 
-_decide(asked, held) := answer if {
+_decide(asked, held) := _decide_at(data.fixtures.targets, asked, held)
+
+_decide_at(targets, asked, held) := answer if {
 	answer := authz.decision with input as asked
 		with data.people as data.fixtures.people
-		with data.targets as data.fixtures.targets
+		with data.targets as targets
 		with data.grants as held
 }
 
@@ -63,3 +65,54 @@ test_incomplete_question_is_refused[note] if {
 	[reason] := answer.reasons
 	reason.code == "malformed_input"
 }
+
+test_what_a_certificate_does_not_permit_is_refused[note] if {
+	some note, tc in {
+		"a terminal": ["pty", {"kind": "pty-req"}],
+		"a forward": ["port-forwarding", {"kind": "direct-tcpip", "host": "orders-db", "port": 5432}],
+		"a listener": ["port-forwarding", {"kind": "tcpip-forward"}],
+		"a socket": ["port-forwarding", {"kind": "direct-streamlocal@openssh.com"}],
+		"a tunnel": ["port-forwarding", {"kind": "tun@openssh.com"}],
+		"the agent": ["agent-forwarding", {"kind": "auth-agent-req@openssh.com"}],
+		"X11": ["X11-forwarding", {"kind": "x11-req"}],
+	}
+	asked := json.patch(_asking(tc[1]), [{"op": "add", "path": "/identity/restrictions", "value": [tc[0]]}])
+	[reason] := _decide(asked, data.fixtures.grants).reasons
+	reason.code == "certificate_restricts"
+	without := json.patch(_asking({"kind": "exec", "command": "id"}), [{
+		"op": "add",
+		"path": "/identity/restrictions",
+		"value": [tc[0]],
+	}])
+	_decide(without, data.fixtures.grants).allow
+}
+
+test_what_the_target_closes_for_now_is_refused[note] if {
+	some note, tc in {
+		"a forward": ["forwards", {"kind": "direct-tcpip", "host": "orders-db", "port": 5432}],
+		"a forward that it never allows": ["forwards", {"kind": "x11-req"}],
+		"sftp": ["sftp", {"kind": "subsystem", "name": "sftp"}],
+		"a file": ["sftp", {"kind": "sftp", "operation": "open", "path": "/x", "read": true}],
+	}
+	answer := _decide_at(_closing(tc[0]), _asking(tc[1]), data.fixtures.grants)
+	answer.allow == false
+	[reason] := answer.reasons
+	reason.code == "restricted"
+}
+
+test_what_the_target_does_not_close_goes_on[note] if {
+	some note, tc in {
+		"a command": ["forwards", {"kind": "exec", "command": "id"}],
+		"sftp": ["forwards", {"kind": "subsystem", "name": "sftp"}],
+		"a forward": ["sftp", {"kind": "direct-tcpip", "host": "orders-db", "port": 5432}],
+		"a shell": ["sftp", {"kind": "shell"}],
+	}
+	answer := _decide_at(_closing(tc[0]), _asking(tc[1]), data.fixtures.grants)
+	answer.allow
+}
+
+_closing(word) := json.patch(data.fixtures.targets, [{
+	"op": "add",
+	"path": "/orders-db/restrict",
+	"value": {"drop": [word], "reason": "INC-77 is looked into."},
+}])

@@ -8,10 +8,12 @@ _session := _input.sessions[0]
 
 _grant := data.fixtures.grants.alice["INC-1"]
 
-_judge(asked, grant) := answer if {
+_judge(asked, grant) := _judge_at(data.fixtures.targets, asked, grant)
+
+_judge_at(targets, asked, grant) := answer if {
 	answer := authz.live.sessions with input as asked
 		with data.people as data.fixtures.people
-		with data.targets as data.fixtures.targets
+		with data.targets as targets
 		with data.grants as {"alice": {"INC-1": grant}}
 }
 
@@ -87,4 +89,59 @@ test_without_a_time_every_session_ends[note] if {
 test_nobody_asked_about_is_nobody_answered[note] if {
 	some note, asked in {"nothing": {}, "null": null, "text": {"sessions": "x"}, "no session": {"sessions": [7]}}
 	_judge(asked, _grant) == {}
+}
+
+_restricted(restrict) := json.patch(data.fixtures.targets, [{
+	"op": "add",
+	"path": "orders-db/restrict",
+	"value": restrict,
+}])
+
+_judge_restricted(restrict, grant) := _judge_at(_restricted(restrict), _input, grant)["s-1"]
+
+test_target_that_closes_something_restricts[note] if {
+	some note, tc in {
+		"files": {"drop": ["sftp"], "kinds": ["sftp"]},
+		"one kind": {"drop": ["direct-tcpip", "sftp"], "kinds": ["direct-tcpip", "sftp"]},
+		"all forwards": {"drop": ["forwards"], "kinds": [
+			"auth-agent-req@openssh.com", "direct-streamlocal@openssh.com", "direct-tcpip",
+			"streamlocal-forward@openssh.com", "tcpip-forward", "x11-req",
+		]},
+	}
+	answer := _judge_restricted({"drop": tc.drop, "reason": "INC-77 is looked into."}, _grant)
+	answer.verdict == "restrict"
+	answer.drop == tc.kinds
+	answer.reasons == [{
+		"code": "restricted",
+		"message": $"Closed here for now: {concat(", ", sort(tc.drop))}. INC-77 is looked into.",
+		"remedy": "Ask at #orders-oncall; who approves: the orders team lead.",
+	}]
+}
+
+test_what_cannot_be_read_closes_all_that_can_be[note] if {
+	some note, restrict in {
+		"a word that nobody knows": {"drop": ["forwards", "sftpp"], "reason": "x"},
+		"no word": {"drop": [], "reason": "x"},
+		"no reason": {"drop": ["sftp"]},
+		"one field more": {"drop": ["sftp"], "reason": "x", "until": "noon"},
+		"no": false,
+		"nothing": null,
+		"a number": 7,
+		"a text": "sftp",
+	}
+	answer := _judge_restricted(restrict, _grant)
+	answer.verdict == "restrict"
+	count(answer.drop) == 7
+	[reason] := answer.reasons
+	reason.code == "restricted"
+}
+
+test_warning_is_told_beside_a_restriction if {
+	answer := _judge_restricted({"drop": ["sftp"], "reason": "x"}, _ending_at("2030-01-31T12:04:59Z"))
+	answer.verdict == "restrict"
+	[reason.code | some reason in answer.reasons] == ["restricted", "grant_ends_soon"]
+}
+
+test_restricted_session_ends_like_any_other if {
+	_judge_restricted({"drop": ["sftp"], "reason": "x"}, _ending_at("2030-01-31T12:00:00Z")).verdict == "end"
 }

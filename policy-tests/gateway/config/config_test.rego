@@ -41,6 +41,7 @@ test_permit_is_made_of_grant_and_target if {
 		"grant": "INC-1",
 		"target": "orders-db",
 		"expires_at": "2030-01-31T14:00:00Z",
+		"ending": null,
 		"workspace": {
 			"backend": "docker",
 			"image": orders.image,
@@ -54,7 +55,11 @@ test_permit_is_made_of_grant_and_target if {
 		},
 		"credentials": orders.credentials,
 		"session": orders.session,
+		"capture_credentials": false,
 		"recording": orders.recording,
+		"obligations": [],
+		"max_sessions": {},
+		"break_glass": false,
 	}
 }
 
@@ -65,6 +70,15 @@ test_what_a_target_does_not_say_is_empty_or_left_to_the_gateway if {
 	object.keys(permit.workspace) == {"backend", "image", "limits", "network", "env", "read_only"}
 	permit.workspace.network == {}
 	permit.workspace.env == {}
+}
+
+test_forced_command_is_the_targets if {
+	forced := object.union(data.fixtures.targets.reports, {"force_command": "report --daily"})
+	answer := config.decision with input as _login("alice")
+		with data.people as data.fixtures.people
+		with data.targets as {"reports": forced}
+		with data.grants as {"alice": {"R": _on("reports", "10", "14")}}
+	answer.permit.workspace.force_command == "report --daily"
 }
 
 test_grant_is_chosen[note] if {
@@ -141,14 +155,87 @@ test_times_are_of_the_nearest_grant if {
 	late.remedy == "For a new one: Ask at https://grants.example/reports; who approves: the reports team."
 }
 
-test_several_targets_are_listed_as_commands if {
-	reason := _refusal("alice", {
-		"A": _on("reports", "10", "14"),
-		"B": _on("orders-db", "10", "14"),
-		"C": _on("orders-db", "11", "13"),
-	})
-	contains(reason.message, "2 targets")
-	contains(reason.message, "ssh alice+orders-db@door, ssh alice+reports@door")
+_several := {
+	"A": _on("reports", "10", "14"),
+	"B": _on("orders-db", "10", "14"),
+	"C": _on("orders-db", "11", "13"),
+}
+
+test_several_targets_are_named_and_offered if {
+	reason := _refusal("alice", _several)
+	reason.message == "You have grants for 2 targets, so say which: orders-db, reports."
+	reason.remedy == "Put the target after your name, with a plus sign, as in ssh alice+orders-db@door."
+	[choice.target | some choice in _decide(_login("alice"), _several).desk.choices] == ["orders-db", "reports"]
+}
+
+test_nothing_is_offered_where_there_is_nothing_to_choose[note] if {
+	some note, tc in {
+		"one target": {"login": "alice", "held": {"INC-1": _grant}},
+		"none": {"login": "alice", "held": {}},
+		"named": {"login": "alice+reports", "held": _several},
+		"named, without a grant": {"login": "alice+nowhere", "held": _several},
+	}
+	_decide(_login(tc.login), tc.held).desk.choices == []
+}
+
+# What was chosen at the desk counts as a target that was named; one in the login stands.
+_choosing(typed, target) := object.union(_login(typed), {"request": {"kind": "shell", "target": target}})
+
+test_chosen_target_is_judged_like_a_named_one if {
+	_decide(_choosing("alice", "reports"), _several).permit.grant == "A"
+	_decide(_choosing("alice", "orders-db"), _several).permit.target == "orders-db"
+	_decide(_choosing("alice+orders-db", "reports"), _several).permit.target == "orders-db"
+	[unknown] := _decide(_choosing("alice", "nowhere"), _several).reasons
+	unknown.message == "You have no grant for nowhere at this time."
+	[nothing] := _decide(_choosing("alice", {"no": "name"}), _several).reasons
+	nothing.code == "target_needed"
+}
+
+_saying(kind, command) := object.union(_input, {"request": {"kind": kind, "command": command}})
+
+test_word_of_the_desk_is_answered_when_it_is_asked_for[note] if {
+	some note, tc in {
+		"help": {"asked": _saying("exec", "help"), "says": "Connect:"},
+		"access": {"asked": _saying("exec", "access"), "says": "INC-1"},
+	}
+	every held in [{}, _several] {
+		desk := _decide(tc.asked, object.union(held, {"INC-1": _grant})).desk
+		contains(desk.text, tc.says)
+		desk.words == ["access", "help"]
+	}
+}
+
+test_nothing_else_is_answered[note] if {
+	some note, asked in {
+		"a channel": _input,
+		"another command": _saying("exec", "help me"),
+		"a subsystem": _saying("subsystem", "help"),
+		"no text": _saying("exec", ["help"]),
+	}
+	_decide(asked, {"INC-1": _grant}).desk.text == ""
+}
+
+_saying_as(command, facts) := object.union(
+	_saying("exec", command),
+	{"identity": object.union(_input.identity, facts)},
+)
+
+test_no_word_is_answered_to_a_forced_command_or_in_a_honeypot[note] if {
+	some note, facts in {"a certificate's command": {"force_command": "backup"}, "a honeypot": {"honeypot": true}}
+	every word in ["help", "access"] {
+		desk := _decide(_saying_as(word, facts), {"INC-1": _grant}).desk
+		desk.words == []
+		desk.text == ""
+	}
+}
+
+test_desk_knows_nobody_who_is_disabled_or_unknown if {
+	answer := config.decision with input as _saying("exec", "access")
+		with data.people as {"alice": {"disabled": true}}
+		with data.targets as data.fixtures.targets
+		with data.grants as data.fixtures.grants
+	answer.desk == {}
+	_decide(object.remove(_input, ["now_ns"]), {"INC-1": _grant}).desk == {}
 }
 
 test_without_grant_for_a_target_one_is_told_whom_to_ask if {
@@ -201,4 +288,76 @@ test_incomplete_question_is_refused[note] if {
 	answer.permit == null
 	[reason] := answer.reasons
 	reason.code == "malformed_input"
+}
+
+# Asked by somebody with this identity, of orders-db with these changes.
+_of(identity, changes) := answer if {
+	answer := config.decision with input as object.union(_input, {"identity": identity})
+		with data.people as data.fixtures.people
+		with data.targets as {"orders-db": object.union(data.fixtures.targets["orders-db"], changes)}
+		with data.grants as {"alice": {"INC-1": _grant}}
+}
+
+test_a_target_can_require_more_proof[note] if {
+	some note, tc in {
+		"proven": [["publickey", "totp"], "allow"],
+		"in another order": [["totp", "publickey"], "allow"],
+		"the other way": [["oidc"], "allow"],
+		"not enough": [["publickey"], "stronger_login_needed"],
+		"nothing": [[], "stronger_login_needed"],
+		"not said": [null, "stronger_login_needed"],
+	}
+	answer := _of({"via": tc[0]}, {"require": [["publickey", "totp"], ["oidc"]]})
+	_said(answer) == tc[1]
+}
+
+_said(answer) := "allow" if answer.allow
+
+_said(answer) := answer.reasons[0].code if not answer.allow
+
+test_one_is_told_what_is_required_and_how if {
+	[reason] := _of({"via": ["publickey"]}, {"require": [["publickey", "totp"], ["oidc"]]}).reasons
+	reason.message == "orders-db needs more proof of who you are than you gave: publickey and totp, or oidc."
+	reason.remedy == "Say where you are going when you log in: ssh alice+orders-db@door"
+}
+
+test_requirements_that_are_none_are_a_fault_of_the_target if {
+	_said(_of({}, {"require": "totp"})) == "target_misconfigured"
+	_said(_of({}, {"require": [[]]})) == "target_misconfigured"
+}
+
+test_a_certificate_s_command_is_forced[note] if {
+	some note, tc in {
+		"the certificate's": ["uptime", {}, "uptime"],
+		"both, the same": ["uptime", {"force_command": "uptime"}, "uptime"],
+		"the target's": ["", {"force_command": "id"}, "id"],
+		"both, and they differ": ["uptime", {"force_command": "id"}, "forced_command_conflict"],
+	}
+	answer := _of({"force_command": tc[0]}, tc[1])
+	_forced(answer) == tc[2]
+}
+
+_forced(answer) := answer.permit.workspace.force_command if answer.allow
+
+_forced(answer) := answer.reasons[0].code if not answer.allow
+
+test_what_was_typed_is_captured_in_a_honeypot_only[note] if {
+	some note, tc in {
+		"a honeypot": [{"honeypot": true}, {"capture_credentials": true}, true],
+		"a honeypot that does not say so": [{"honeypot": true}, {}, false],
+		"a person": [{"honeypot": false}, {"capture_credentials": true}, false],
+	}
+	_of(tc[0], tc[1]).permit.capture_credentials == tc[2]
+}
+
+test_in_a_honeypot_the_name_that_was_typed_means_nothing[note] if {
+	some note, typed in {"no name": "root:x", "another's": "bob", "not even text": null}
+	answer := config.decision with input as object.union(_input, {
+		"login": {"user": typed},
+		"identity": {"person": "alice", "honeypot": true},
+	})
+		with data.people as data.fixtures.people
+		with data.targets as data.fixtures.targets
+		with data.grants as {"alice": {"INC-1": _grant}}
+	answer.permit.grant == "INC-1"
 }

@@ -78,18 +78,22 @@ test_whoever_has_no_grants_holds_none[note] if {
 
 test_clock_of_a_grant[note] if {
 	some note, tc in {
-		"a nanosecond before it starts": {"now_ns": 1896083999999999999, "is": {"pending"}},
+		"a nanosecond before it starts": {"now_ns": 1896083999999999999, "is": {"approved"}},
 		"as it starts": {"now_ns": 1896084000000000000, "is": {"active"}},
 		"a nanosecond before it ends": {"now_ns": 1896098399999999999, "is": {"active"}},
-		"as it ends": {"now_ns": 1896098400000000000, "is": {"just ended"}},
-		"almost a day later": {"now_ns": 1896184799999999999, "is": {"just ended"}},
-		"a day later": {"now_ns": 1896184800000000000, "is": set()},
+		"as it ends": {"now_ns": 1896098400000000000, "is": {"expired", "just over"}},
+		"almost a day later": {"now_ns": 1896184799999999999, "is": {"expired", "just over"}},
+		"a day later": {"now_ns": 1896184800000000000, "is": {"expired"}},
 	}
 	_states(tc.now_ns) == tc.is
 }
 
+_state(now_ns) := state if {
+	state := grants.state({"person": "alice", "grant": "INC-1", "target": "orders-db"}, now_ns) with data.grants as {"alice": {"INC-1": _grant}}
+		with data.targets as data.fixtures.targets
+}
+
 _states(now_ns) := union({
-	{"pending" | grants.is_pending(_grant, now_ns)},
-	{"active" | grants.is_active(_grant, now_ns)},
-	{"just ended" | grants.is_just_ended(_grant, now_ns)},
+	{state | state := _state(now_ns)},
+	{"just over" | grants.is_just_over(_grant, now_ns)},
 })

@@ -4,9 +4,11 @@ import data.gateway.people
 
 test_login_is_read[typed] if {
 	some typed, login in {
-		"alice": {"person": "alice", "target": ""},
-		"alice+orders-db": {"person": "alice", "target": "orders-db"},
-		"a.b_c-1+x.y": {"person": "a.b_c-1", "target": "x.y"},
+		"alice": {"person": "alice", "target": "", "break_glass": false},
+		"alice+orders-db": {"person": "alice", "target": "orders-db", "break_glass": false},
+		"a.b_c-1+x.y": {"person": "a.b_c-1", "target": "x.y", "break_glass": false},
+		"alice+break-glass": {"person": "alice", "target": "break-glass", "break_glass": false},
+		"alice+orders-db+break-glass": {"person": "alice", "target": "orders-db", "break_glass": true},
 	}
 	people.login(typed) == login
 }
@@ -17,6 +19,11 @@ test_login_of_another_form_is_undefined[note] if {
 		"no person": "+orders-db",
 		"no target": "alice+",
 		"two targets": "alice+orders-db+reports",
+		"two targets, of which one is a word": "alice+break-glass+reports",
+		"a word misspelt": "alice+orders-db+break-Glass",
+		"a word too many": "alice+orders-db+break-glass+break-glass",
+		"a word and nothing": "alice+orders-db+",
+		"a word and no target": "alice++break-glass",
 		"slash": "alice/orders-db",
 		"blank": "alice orders-db",
 		"dots": "..",

@@ -24,7 +24,11 @@ test_fault_is_found_and_reported[note] if {
 		"wrong type": {"target": _with({"session": {"idle_seconds": "15m"}}), "says": "session.idle_seconds: Invalid type"},
 		"too small": {"target": _with({"limits": {"memory_bytes": 1}}), "says": "limits.memory_bytes: Must be"},
 		"root": {"target": _with({"user": {"uid": 0}}), "says": "user.uid: Must be"},
+		"blank": {"target": _with({"force_command": " "}), "says": "force_command: Does not match"},
 		"in a list": {"target": _with({"credentials": [{}]}), "says": "credentials.0: name is required"},
+		"port of a listener": {"target": _with({"allow": {"listen": [{"host": "*", "port": -1}]}}), "says": "port: Must be"},
+		"relative socket": {"target": _with({"allow": {"sockets": {"connect": ["x"]}}}), "says": "connect.0: Does not match"},
+		"agent in text": {"target": _with({"allow": {"agent": "yes"}}), "says": "allow.agent: Invalid type"},
 		"bad pattern": {"target": _with({"allow": {"env": ["[a"]}}), "says": "allow.env.0: Does not match"},
 	}
 	reported := targets.malformed with data.targets as {"x": tc.target}

@@ -1,1 +1,0 @@
-"""What every implementation of a seam must do, as tests to inherit."""

@@ -1,0 +1,1 @@
+"""Every behaviour that a stock client must find, row by row, on every backend (docs/ssh.md, "Behaviours")."""

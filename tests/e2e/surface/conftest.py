@@ -1,0 +1,80 @@
+"""One gateway for each backend for the whole table; every row gets it as `ground`."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.surface.ground import Ground, Place, Shared, reversing, standing
+from tests.e2e.surface.runtimes import RUNTIMES, Runtime, reachable_directory
+from tests.e2e.world import ALICE
+from tests.stack import example
+from tests.stack.opa import opa
+
+LATE = "sleep 65; echo late; exit 7"
+OpenGround = Callable[..., AbstractContextManager[Ground]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A row that hangs is told within two minutes."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(120))
+
+
+@pytest.fixture(scope="session")
+def echo() -> Iterator[int]:
+    with reversing() as port:
+        yield port
+
+
+@pytest.fixture(scope="session", params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> Iterator[Runtime]:
+    with reachable_directory() as directory:
+        yield RUNTIMES[request.param](request, directory)
+
+
+@pytest.fixture(scope="session")
+def place(runtime: Runtime, parts_dir: Path) -> Iterator[Place]:
+    """An OPA of the table's own: other tests empty theirs of grants."""
+    directory = parts_dir / f"surface-{runtime.name}"
+    directory.mkdir()
+    with opa(directory / "opa") as server:
+        server.put("grants", {})
+        example.load(server, {}, {ALICE: example.ssh_key(directory)})
+        yield Place(directory, server)
+
+
+@pytest.fixture(scope="session")
+def ground(runtime: Runtime, place: Place, echo: int) -> Iterator[Ground]:
+    """The gateway that the rows share."""
+    with standing(runtime, place, place.directory / "shared", echo) as started:
+        late = started.ssh_command(LATE, login=f"{ALICE}+late")
+        started.late = subprocess.Popen(late, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            yield started
+        finally:
+            started.late.kill()
+            started.late.communicate()
+
+
+@pytest.fixture
+def own_ground(runtime: Runtime, place: Place, echo: int, tmp_path: Path) -> OpenGround:
+    """`with own_ground(**settings) as ground`: a gateway that the test may stop, or that is set otherwise."""
+
+    def opening(**changes: Any) -> AbstractContextManager[Ground]:
+        return standing(runtime, place, tmp_path / "own", echo, **changes)
+
+    return opening
+
+
+@pytest.fixture(scope="module")
+def shared(ground: Ground) -> Iterator[Shared]:
+    """A connection to a workspace with tools, for rows that do not need one of their own."""
+    with ground.master() as connection:
+        yield connection

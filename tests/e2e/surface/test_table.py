@@ -1,0 +1,42 @@
+"""The table is whole: every row has a test on every backend, and docs/ssh.md names them."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.e2e import surface
+from tests.e2e.surface.runtimes import RUNTIMES
+
+ROWS = range(1, 33)
+BY_BACKEND = {"ground", "shared", "own_ground"}
+DOCS = Path(__file__).parents[3] / "docs" / "ssh.md"
+
+
+def rows() -> Iterator[tuple[int, str, bool]]:
+    """Row, test, and whether it runs on every backend."""
+    for found in pkgutil.iter_modules(surface.__path__):
+        module = importlib.import_module(f"{surface.__name__}.{found.name}")
+        for name, test in inspect.getmembers(module, inspect.isfunction):
+            if name.startswith("test_") and test.__module__ == module.__name__:
+                fixtures = set(inspect.signature(test).parameters)
+                for mark in getattr(test, "pytestmark", []):
+                    if mark.name == "row":
+                        yield mark.args[0], name, bool(fixtures & BY_BACKEND)
+
+
+def test_every_row_has_a_test_on_every_backend() -> None:
+    assert {"docker", "kubernetes", "sandbox"} <= RUNTIMES.keys()
+    assert {row for row, _, everywhere in rows() if everywhere} == set(ROWS)
+    assert [name for _, name, everywhere in rows() if not everywhere] == []
+
+
+def test_the_documents_table_names_each_row_and_tests_that_exist() -> None:
+    behaviours = DOCS.read_text().partition("## Behaviours")[2].partition("\n## ")[0]
+    told = re.findall(r"^\| (\d+) \|.*\| `(test_\w+)`[^|]*\|$", behaviours, re.MULTILINE)
+    assert [int(row) for row, _ in told] == list(ROWS)
+    assert [named for row, named in told if (int(row), named) not in {(r, name) for r, name, _ in rows()}] == []
