@@ -59,7 +59,7 @@ class Limits(Value):
 
     memory_bytes: int = Field(ge=16 * 2**20, description="memory, swap included")
     cpus: float = Field(gt=0, le=1024, description="processors, or a part of one")
-    pids: int = Field(ge=8, description="processes and threads at once")
+    pids: int = Field(ge=32, description="processes and threads at once, the agent's (up to 16) among them")
     tmpfs_bytes: int = Field(ge=2**20, description="size of /tmp and of the home directory, each")
 
 

@@ -41,7 +41,7 @@ class Engineer:
             target="orders-db",
             expires_at=datetime.now(UTC) + timedelta(seconds=grant_seconds),
             workspace=WorkspaceSpec(
-                backend="b", image="i", limits=Limits(memory_bytes=2**24, cpus=1, pids=8, tmpfs_bytes=2**20)
+                backend="b", image="i", limits=Limits(memory_bytes=2**24, cpus=1, pids=32, tmpfs_bytes=2**20)
             ),
             session=SessionLimits(max_channels=1, policy_grace_seconds=0, **whole),
         )

@@ -136,7 +136,7 @@ def _permit(grace: float) -> Permit:
         target=ORDERS,
         expires_at=datetime.now(UTC) + timedelta(hours=1),
         workspace=WorkspaceSpec(
-            backend="b", image="i", limits=Limits(memory_bytes=2**24, cpus=1, pids=8, tmpfs_bytes=2**20)
+            backend="b", image="i", limits=Limits(memory_bytes=2**24, cpus=1, pids=32, tmpfs_bytes=2**20)
         ),
         session=SessionLimits(
             idle_seconds=60, max_seconds=60, warn_seconds=1, max_channels=1, policy_grace_seconds=grace

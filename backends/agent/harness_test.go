@@ -54,8 +54,18 @@ func actAsAgent() {
 		dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
 		return err == nil, []byte{byte(dumpable)}
 	}
+	if most, err := strconv.ParseUint(os.Getenv("TEST_NPROC"), 10, 64); err == nil {
+		limitProcesses(most)
+	}
 	os.Unsetenv("TEST_ROLE")
 	main()
+}
+
+// limitProcesses lets this process, as a user whom nobody else is, have so many processes and threads.
+func limitProcesses(most uint64) {
+	nobodyElse := 1<<30 + os.Getpid()
+	must(0, unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: most, Max: most}))
+	must(0, syscall.Setresuid(nobodyElse, nobodyElse, nobodyElse))
 }
 
 // workspace is a running agent and a client connected to it.

@@ -52,6 +52,7 @@ func code(err error) int {
 // run serves one gateway and returns the exit code. However the conversation ends, the workspace ends with it.
 func run(serve func(*agent) error) int {
 	protect()
+	keepThreads(spareThreads)
 	ending := make(chan os.Signal, 1)
 	signal.Notify(ending, syscall.SIGTERM, syscall.SIGINT)
 	// A handler, not signal.Ignore: an ignored signal would stay ignored in every program that we start.

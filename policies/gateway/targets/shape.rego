@@ -110,7 +110,7 @@ _places := {"type": "string", "pattern": "^(/|(/[^/\\[\\]{}\\\\\\x00-\\x1f]+)+)$
 _limits := _object(["memory_bytes", "cpus", "pids", "tmpfs_bytes"], {
 	"memory_bytes": _whole(16777216),
 	"cpus": {"type": "number", "exclusiveMinimum": 0, "maximum": 1024},
-	"pids": _whole(8),
+	"pids": _whole(32),
 	"tmpfs_bytes": _whole(1048576),
 })
 
