@@ -23,6 +23,8 @@ from gateway.verdicts import LiveEntry, Watched
 
 MOST_AT_ONCE = 500
 """Sessions in one question: an answer that is late or malformed leaves no more than these unjudged."""
+SWEPT_AT_ONCE = 125
+"""The same on a sweep, which is in nobody's way: whoever pushes waits for no more than these (docs/adr/0043)."""
 
 
 class Live:
@@ -37,6 +39,7 @@ class Live:
         self._entries: dict[SessionId, LiveEntry] = {}
         self._rounds = Rounds(self._round)
         self._rounds_of_persons = Rounds(self._round)
+        self._pushes = 0
 
     @asynccontextmanager
     async def entered(
@@ -93,7 +96,7 @@ class Live:
         while True:
             await asyncio.sleep(max(self._sweep_seconds - took, self._sweep_seconds / 4))
             began = time.monotonic()
-            await self.reevaluate()
+            await self._swept()
             took = time.monotonic() - began
 
     async def reevaluate(self, person: str | None = None) -> int:
@@ -102,6 +105,7 @@ class Live:
         Many at once are few questions: whoever asks while one is under way shares the next with all who do so.  Who
         asks about a person does not wait for an answer about everybody.
         """
+        self._pushes += person is None
         judged = await (self._rounds if person is None else self._rounds_of_persons).join(person)
         return sum(person in (None, judged_person) for judged_person in judged)
 
@@ -111,11 +115,25 @@ class Live:
             await self._judge(entries)
         return [entry.holder.person for entry in entries]
 
+    async def _swept(self) -> None:
+        """Judge part by part, and leave the rest to whoever pushes meanwhile: everybody is judged anew by that.
+
+        Without an answer to a part there is no time to lose: the others' graces run.
+        """
+        pushes = self._pushes
+        rest = list(self._entries.values())
+        while rest and pushes == self._pushes:
+            if not await self._judge_part(rest[:SWEPT_AT_ONCE]):
+                await self._judge(rest[SWEPT_AT_ONCE:])
+                return
+            rest = [entry for entry in rest[SWEPT_AT_ONCE:] if entry.holder.session in self._entries]
+
     async def _judge(self, entries: list[LiveEntry]) -> None:
         parts = [entries[first : first + MOST_AT_ONCE] for first in range(0, len(entries), MOST_AT_ONCE)]
         await asyncio.gather(*(self._judge_part(part) for part in parts))
 
-    async def _judge_part(self, entries: list[LiveEntry]) -> None:
+    async def _judge_part(self, entries: list[LiveEntry]) -> bool:
+        """Whether there was an answer."""
         asked = time.monotonic()
         facts = {entry.holder.session: entry.facts() for entry in entries}
         try:
@@ -123,7 +141,7 @@ class Live:
         except PolicyUnavailable as error:
             for entry in _still_open(entries, asked):
                 entry.unjudged(asked, error)
-            return
+            return False
         news = []
         for entry in _still_open(entries, asked):
             judgement = judged.sessions.get(entry.holder.session)
@@ -135,6 +153,7 @@ class Live:
                 news.append(entry.record({**judged.record(facts[entry.holder.session]), **told}))
         # An end does not wait for its record; an unchanged "keep" of every second is not news (docs/adr/0004).
         await asyncio.gather(*news)
+        return True
 
     async def watch_audit(self) -> None:
         """Pause every session while the audit log cannot be written, and end them when it stays so."""

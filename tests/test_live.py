@@ -309,6 +309,48 @@ async def test_the_sweep_goes_on_by_itself(house: House) -> None:
         assert (await ending(entry)).message == "withdrawn"
 
 
+@pytest.fixture
+async def crowd(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    """Two who are kept, each a sweep's question of their own."""
+    monkeypatch.setattr("gateway.live.SWEPT_AT_ONCE", 1)
+    for session in ("a", "b"):
+        await house.enter(session, grace=60)
+        house.judge.say(session, "keep")
+    return house
+
+
+async def test_a_sweep_asks_part_by_part_and_about_nobody_who_has_left(crowd: House) -> None:
+    crowd.judge.free.clear()
+    async with background(crowd.live.sweep()):
+        async with AsyncExitStack() as crowd._stack:
+            await crowd.enter("c")
+            await until(lambda: crowd.judge.asked == [["a"]])
+        crowd.judge.free.set()
+        await until(lambda: len(crowd.judge.asked) > 2)
+    assert crowd.judge.asked[:3] == [["a"], ["b"], ["a"]]
+
+
+async def test_a_sweep_leaves_the_rest_to_whoever_pushes(crowd: House) -> None:
+    crowd.judge.free.clear()
+    async with background(crowd.live.sweep()):
+        await until(lambda: crowd.judge.asked == [["a"]])
+        async with asyncio.TaskGroup() as tasks:
+            pushed = tasks.create_task(crowd.live.reevaluate())
+            await until(lambda: crowd.judge.asked == [["a"], ["a", "b"]])
+            crowd.judge.free.set()
+        await until(lambda: len(crowd.judge.asked) > 2)
+    assert pushed.result() == 2
+    assert crowd.judge.asked[2] == ["a"]  # the next sweep
+
+
+async def test_without_an_answer_to_one_part_all_others_are_asked_about_at_once(crowd: House) -> None:
+    await crowd.enter("c", grace=60)
+    crowd.judge.status = 500
+    async with background(crowd.live.sweep()):
+        await until(lambda: len(crowd.judge.asked) > 1)
+    assert crowd.judge.asked[:2] == [["a"], ["b", "c"]]
+
+
 async def test_an_end_does_not_wait_for_a_record_that_cannot_be_written(house: House) -> None:
     entry, _ = await house.enter("a")
     house.judge.say("a", "end", "withdrawn")
