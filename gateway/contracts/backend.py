@@ -31,7 +31,10 @@ from gateway.model import Egress, Limits, Network, SessionId, WorkspaceUser
 USER = WorkspaceUser()
 LIMITS = Limits(memory_bytes=64 * 2**20, cpus=1.0, pids=64, tmpfs_bytes=8 * 2**20)
 NETWORK = Network(egress=(Egress(host="orders-db", port=5432), Egress(host="stock-db.example", port=5432)))
-SECONDS = 10.0
+SECONDS = 30.0
+"""How long a test waits for what must come; a busy machine takes its time."""
+GONE_SECONDS = 10.0
+"""How long leaving may take, by the contract."""
 REQUEST_SUCCESS = 81
 _numbers = itertools.count(1)
 
@@ -160,7 +163,7 @@ class StreamContract:
             stubborn = await connection.create_process("trap '' TERM HUP; echo set; while :; do sleep 1; done")
             assert await stubborn.stdout.readline() == "set\n"
             left = time.monotonic()
-        assert time.monotonic() - left < SECONDS
+        assert time.monotonic() - left < GONE_SECONDS
         assert not await runtime.alive(order.holder.session)
         async with asyncio.timeout(1):
             assert await workspace.wait_gone()

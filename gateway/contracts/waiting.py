@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-SECONDS = 10.0
+SECONDS = 30.0
 
 
 async def until(condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
