@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.world import ALICE, TARGET, Door, Site, settings_of, standing_site
+from tests.policy.world import Asking, asking, inhabited, settings_for
 from tests.stack import example
 from tests.stack.cluster import Cluster
 from tests.stack.cluster import cluster as started_cluster
@@ -34,6 +35,20 @@ def parts_dir() -> Iterator[Path]:
 def opa_server(parts_dir: Path) -> Iterator[Opa]:
     with opa(parts_dir / "opa") as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def world(opa_server: Opa) -> Iterator[Opa]:
+    """OPA with our policies' people, targets and grants, for one module."""
+    with inhabited(opa_server):
+        yield opa_server
+
+
+@pytest.fixture
+async def asked(world: Opa, tmp_path: Path) -> AsyncIterator[Asking]:
+    """A `Policy` that asks `world`, on record."""
+    async with asking(settings_for(world), tmp_path / "audit.jsonl") as asking_it:
+        yield asking_it
 
 
 @pytest.fixture(scope="session")

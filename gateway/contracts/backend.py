@@ -31,10 +31,6 @@ from gateway.model import Egress, Limits, Network, SessionId, WorkspaceUser
 USER = WorkspaceUser()
 LIMITS = Limits(memory_bytes=64 * 2**20, cpus=1.0, pids=64, tmpfs_bytes=8 * 2**20)
 NETWORK = Network(egress=(Egress(host="orders-db", port=5432), Egress(host="stock-db.example", port=5432)))
-SECONDS = 30.0
-"""How long a test waits for what must come; a busy machine takes its time."""
-GONE_SECONDS = 10.0
-"""How long leaving may take, by the contract."""
 REQUEST_SUCCESS = 81
 _numbers = itertools.count(1)
 

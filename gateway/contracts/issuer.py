@@ -18,17 +18,13 @@ from typing import Protocol
 import asyncpg
 import pytest
 
-from gateway.contracts.waiting import eventually
+from gateway.contracts.waiting import GONE_SECONDS, SECONDS, eventually
 from gateway.credentials import Issuer
 from gateway.errors import CredentialsUnavailable
 from gateway.model import CredentialSpec, Holder, Lease, PostgresDelivery, SessionId
 
 READONLY = "orders-readonly"
 TTL_SECONDS = 5
-SECONDS = 30.0
-"""How long a test waits for what must come; a busy machine takes its time."""
-GONE_SECONDS = 10.0
-"""How long leaving may take, by the contract."""
 
 
 class Database(Protocol):

@@ -8,6 +8,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 SECONDS = 30.0
+"""How long a test waits for what must come; a busy machine takes its time."""
+GONE_SECONDS = 10.0
+"""How long leaving may take, by the contract."""
 
 
 async def until(condition: Callable[[], Any], seconds: float = SECONDS) -> Any:

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,10 @@ from gateway.errors import DoorwardError
 from tests.cli.commands import Ran, doorward
 from tests.door.running import Running, running
 from tests.door.test_grants import everything, stored
-from tests.policy.world import REPORTS, grant, in_minutes, inhabited
+from tests.policy.world import REPORTS, grant, in_minutes
 from tests.stack.opa import Opa
 
 END = in_minutes(60)
-
-
-@pytest.fixture(scope="module")
-def world(opa_server: Opa) -> Iterator[Opa]:
-    with inhabited(opa_server):
-        yield opa_server
-
-
-@pytest.fixture
-async def door(world: Opa, tmp_path: Path) -> AsyncIterator[Running]:
-    world.put("grants", {})
-    async with running(tmp_path, world) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -5,33 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import pytest
 import yaml
 
 from tests.cli.commands import doorward
 from tests.door.running import TOKEN, Running, running
 from tests.door.test_grants import stored
-from tests.policy.world import grant, inhabited
+from tests.policy.world import grant
 from tests.stack.opa import Opa
 from tests.stack.process import write_secret
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-@pytest.fixture(scope="module")
-def world(opa_server: Opa) -> Iterator[Opa]:
-    with inhabited(opa_server):
-        yield opa_server
-
-
-@pytest.fixture
-async def door(world: Opa, tmp_path: Path) -> AsyncIterator[Running]:
-    world.put("grants", {})
-    async with running(tmp_path, world) as opened:
-        yield opened
 
 
 async def run(*command: str | Path, cwd: Path, **env: str) -> tuple[int, str, str]:

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import yaml
 
 from gateway.errors import Denied
 from tests.policy.test_contract import SUBJECT
-from tests.policy.world import ALICE, asking, grant, inhabited, settings_for
+from tests.policy.world import ALICE, asking, grant, settings_for
 from tests.stack.opa import POLICIES, Opa
 
 ROOT = Path(__file__).parents[2]
@@ -26,12 +25,6 @@ import data.gateway.moments
 
 test_a_second if moments.second == 1000000000
 """
-
-
-@pytest.fixture(scope="module")
-def world(opa_server: Opa) -> Iterator[Opa]:
-    with inhabited(opa_server):
-        yield opa_server
 
 
 @pytest.fixture

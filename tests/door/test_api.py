@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from gateway.embedded.tools import find_or_build
-from tests.door.running import Running, running
+from tests.door.running import Running
 from tests.door.test_grants import INC, everything, stored
-from tests.policy.world import grant, inhabited
+from tests.policy.world import grant
 from tests.stack.opa import Opa
 from tests.stack.process import Processes, free_port, wait_until
 from tests.stack.tools import OPA
@@ -41,19 +41,6 @@ def _is_up(client: httpx.Client) -> bool:
         return client.get("/health").status_code == 200
     except httpx.TransportError:
         return False
-
-
-@pytest.fixture(scope="module")
-def world(opa_server: Opa) -> Iterator[Opa]:
-    with inhabited(opa_server):
-        yield opa_server
-
-
-@pytest.fixture
-async def door(world: Opa, tmp_path: Path) -> AsyncIterator[Running]:
-    world.put("grants", {})
-    async with running(tmp_path, world) as opened:
-        yield opened
 
 
 SAME: list[tuple[str, str, Any, dict[str, str]]] = [

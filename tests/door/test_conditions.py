@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
@@ -11,23 +10,10 @@ import pytest
 
 from tests.door.running import Running, running
 from tests.door.test_grants import INC, stored
-from tests.policy.world import grant, inhabited
+from tests.policy.world import grant
 from tests.stack.opa import Opa
 
 URL = f"/v1/data/grants/{INC}"
-
-
-@pytest.fixture(scope="module")
-def world(opa_server: Opa) -> Iterator[Opa]:
-    with inhabited(opa_server):
-        yield opa_server
-
-
-@pytest.fixture
-async def door(world: Opa, tmp_path: Path) -> AsyncIterator[Running]:
-    world.put("grants", {})
-    async with running(tmp_path, world) as opened:
-        yield opened
 
 
 async def put(door: Running, **condition: str) -> httpx.Response:

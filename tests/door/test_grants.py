@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,11 @@ import pytest
 from tests.audit.test_chain import file_size_limit
 from tests.door.running import TOKEN, Running, running
 from tests.policy.test_opa import certificates
-from tests.policy.world import REPORTS, grant, in_minutes, inhabited, populate
+from tests.policy.world import REPORTS, grant, in_minutes, populate
 from tests.stack.opa import Opa, opa
 from tests.waiting import until
 
 INC = "alice/INC-1"
-
-
-@pytest.fixture(scope="module")
-def world(opa_server: Opa) -> Iterator[Opa]:
-    with inhabited(opa_server):
-        yield opa_server
-
-
-@pytest.fixture
-async def door(world: Opa, tmp_path: Path) -> AsyncIterator[Running]:
-    world.put("grants", {})
-    async with running(tmp_path, world) as opened:
-        yield opened
 
 
 def stored(server: Opa, path: str = INC) -> Any:

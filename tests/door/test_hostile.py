@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
 
 import pytest
 
-from tests.door.running import TOKEN, Running, running
+from tests.door.running import TOKEN, Running
 from tests.door.test_grants import INC, stored
-from tests.policy.world import grant, inhabited
+from tests.policy.world import grant
 from tests.stack.opa import Opa
 
 HEAD = f"Host: door\r\nAuthorization: Bearer {TOKEN}\r\n"
 PUT = f"PUT /v1/data/grants/{INC} HTTP/1.1\r\n{HEAD}"
 SMUGGLED = f"PUT /v1/data/grants/alice/SMUGGLED HTTP/1.1\r\n{HEAD}Content-Length: 2\r\n\r\n{{}}"
-
-
-@pytest.fixture(scope="module")
-def world(opa_server: Opa) -> Iterator[Opa]:
-    with inhabited(opa_server):
-        yield opa_server
-
-
-@pytest.fixture
-async def door(world: Opa, tmp_path: Path) -> AsyncIterator[Running]:
-    world.put("grants", {})
-    async with running(tmp_path, world) as opened:
-        yield opened
 
 
 @asynccontextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,8 @@ from gateway.settings import PolicySettings
 from tests.policy.schemas import POLICIES
 from tests.policy.servers import always, serving
 from tests.policy.test_contract import SUBJECT
-from tests.policy.world import ALICE, ORDERS, Asking, asking, grant, inhabited, settings_for
+from tests.policy.world import ALICE, ORDERS, Asking, asking, grant
 from tests.stack.opa import Opa
-
-
-@pytest.fixture(scope="module")
-def world(opa_server: Opa) -> Iterator[Opa]:
-    with inhabited(opa_server):
-        yield opa_server
-
-
-@pytest.fixture
-async def asked(world: Opa, tmp_path: Path) -> AsyncIterator[Asking]:
-    async with asking(settings_for(world), tmp_path / "audit.jsonl") as asking_it:
-        yield asking_it
 
 
 def documents(asked: Asking) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,6 @@ from tests.policy.world import (
     asking,
     data,
     grant,
-    inhabited,
     question,
     settings_for,
 )
@@ -91,12 +90,6 @@ def key(person: str = ALICE, *, index: int = 0) -> Key:
     return Key(
         type=kind, fingerprint="SHA256:x", public_key=f"{kind} {material}", bits=3072 if kind == "ssh-rsa" else None
     )
-
-
-@pytest.fixture(scope="module")
-def world(opa_server: Opa) -> Iterator[Opa]:
-    with inhabited(opa_server):
-        yield opa_server
 
 
 @pytest.fixture
