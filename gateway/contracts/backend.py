@@ -26,6 +26,7 @@ import pytest
 from asyncssh.packet import String
 
 from gateway.backends import CREDENTIALS_DIR, Backend, Order, Workspace, hosts
+from gateway.contracts.waiting import GONE_SECONDS, SECONDS
 from gateway.model import Egress, Limits, Network, SessionId, WorkspaceUser
 
 USER = WorkspaceUser()
