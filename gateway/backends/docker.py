@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import signal
 from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -18,16 +19,18 @@ from aiodocker.exceptions import DockerError
 from gateway.backends import Order, ProtocolFactory, Workspace
 from gateway.backends.docker_agent import AgentVolume
 from gateway.backends.docker_attach import Attachment, attach
-from gateway.backends.docker_engine import ASK_SECONDS, FAULTS, connect, image, removed, translated, url
-from gateway.backends.docker_spec import INSTANCE_LABEL, SESSION_LABEL, Site, container
+from gateway.backends.docker_engine import FAULTS, connect, image, removed, translated, url
+from gateway.backends.docker_site import Engine
+from gateway.backends.docker_spec import INSTANCE_LABEL, SESSION_LABEL, container
 from gateway.concurrency import to_the_end
-from gateway.errors import SettingsError, WorkspaceUnavailable
+from gateway.errors import WorkspaceUnavailable
 from gateway.model import SessionId, WorkspaceSpec
 from gateway.settings import DockerSettings
 
 log = logging.getLogger(__name__)
 START_SECONDS = 10.0
 REASON_SECONDS = 0.5
+KILLED = 128 + signal.SIGKILL
 CLOSED = "the workspace was closed"
 
 
@@ -36,10 +39,11 @@ class DockerBackend:
 
     name = "docker"
 
-    def __init__(self, docker: aiodocker.Docker, agent: Path, site: Site) -> None:
+    def __init__(self, docker: aiodocker.Docker, agent: Path, instance: str, engine: Engine) -> None:
         self._docker = docker
         self._agent = AgentVolume(docker, agent)
-        self._site = site
+        self._instance = instance
+        self._engine = engine
 
     @classmethod
     @asynccontextmanager
@@ -51,17 +55,16 @@ class DockerBackend:
         `agent` and `seccomp` are the defaults for what the settings leave open; without a profile the engine's own
         applies.  Raises SettingsError for a profile or a URL that cannot be used.
         """
-        profile = settings.seccomp_profile or seccomp
-        site = Site(instance, await asyncio.to_thread(_read_profile, profile) if profile else None, settings.runtime)
         async with connect(settings.url) as docker:
-            yield cls(docker, settings.agent or agent, site)
+            engine = Engine(docker, instance, settings.seccomp_profile or seccomp, settings.runtime)
+            yield cls(docker, settings.agent or agent, instance, engine)
 
     def workspace(self, order: Order) -> AbstractAsyncContextManager[Workspace]:
-        return _Container(self._docker, self._agent, order, self._site)
+        return _Container(self._docker, self._agent, order, self._engine)
 
     async def reap(self, live: Collection[SessionId]) -> list[SessionId]:
         # No age matters: a session is in `live` before its container is asked for, and `live` is read after the list.
-        filters = json.dumps({"label": [f"{INSTANCE_LABEL}={self._site.instance}", SESSION_LABEL]})
+        filters = json.dumps({"label": [f"{INSTANCE_LABEL}={self._instance}", SESSION_LABEL]})
         with translated("refused to list its workspaces"):
             async with asyncio.timeout(START_SECONDS):
                 found = await self._docker.containers.list(all="true", filters=filters)
@@ -70,29 +73,21 @@ class DockerBackend:
         return [SessionId(one["Labels"][SESSION_LABEL]) for one, done in zip(dead, gone, strict=True) if done]
 
     async def check(self, spec: WorkspaceSpec | None = None) -> None:
-        with translated("refused to tell its version"):
-            async with asyncio.timeout(ASK_SECONDS):
-                await self._docker.version()
+        await self._engine.check()
         if spec is not None:
             await image(self._docker, spec.image)
-
-
-def _read_profile(path: Path) -> str:
-    try:
-        return json.dumps(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"backends.docker.seccomp_profile: {path} cannot be used: {error}") from error
+            await self._engine.try_once(self._agent, spec)
 
 
 class _Container:
     """One workspace, and the context that it lives in."""
 
-    def __init__(self, docker: aiodocker.Docker, agent: AgentVolume, order: Order, site: Site) -> None:
+    def __init__(self, docker: aiodocker.Docker, agent: AgentVolume, order: Order, engine: Engine) -> None:
         self.id = ""
         self._docker = docker
         self._agent = agent
         self._order = order
-        self._site = site
+        self._engine = engine
         self._container: DockerContainer | None = None
         self._attachment: Attachment | None = None
 
@@ -112,7 +107,7 @@ class _Container:
     async def _start(self) -> None:
         found = await image(self._docker, self._order.spec.image)
         volume = await self._agent.ready(found.id)
-        config = container(self._order, found, volume, self._site)
+        config = container(self._order, found, volume, await self._engine.site())
         with translated("refused to start the workspace"):
             created = await to_the_end(self._create(config))
             async with asyncio.timeout(START_SECONDS):
@@ -144,7 +139,8 @@ class _Container:
             return CLOSED
         status: int | None = None
         try:
-            status = (await self._container.wait())["StatusCode"]
+            ended = await self._container.wait()
+            status = None if ended.get("Error") else ended["StatusCode"]  # Podman: it has been removed already
         except FAULTS as error:
             if not isinstance(error, DockerError) or error.status != 404:
                 log.warning("docker_wait_failed", extra={"container": self.id[:12], "error": str(error)})
@@ -154,7 +150,7 @@ class _Container:
     async def _why(self, status: int | None) -> str:
         """The engine has removed the container by itself, but its last events are still to be had."""
         happened: set[str] = set()
-        filters = json.dumps({"container": [self.id], "event": ["oom", "kill", "die"]})
+        filters = json.dumps({"container": [self.id], "event": ["oom", "kill", "die", "died"]})  # the last: Podman
         try:
             async with (
                 asyncio.timeout(REASON_SECONDS),
@@ -163,8 +159,10 @@ class _Container:
                 ) as response,
             ):
                 async for line in response.content:
-                    happened.add(json.loads(line)["Action"])
+                    event = json.loads(line)
+                    happened.add(event["Action"])
                     if "die" in happened:
+                        status = int(event["Actor"]["Attributes"]["exitCode"])
                         break
         except (*FAULTS, ValueError, KeyError):
             log.debug("docker_events_failed", exc_info=True, extra={"container": self.id[:12]})
@@ -174,4 +172,6 @@ class _Container:
             return "the workspace was killed from outside"
         if status is None:
             return "the workspace was removed"
+        if status == KILLED:  # Podman has no event for it
+            return "the workspace was ended by the system, most likely because it ran out of memory"
         return f"the workspace ended by itself with status {status}"

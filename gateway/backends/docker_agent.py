@@ -83,6 +83,7 @@ class AgentVolume:
         config: dict[str, Any] = {
             "Image": image_id,
             "Entrypoint": [f"{AGENT_DIR}/{AGENT_NAME}"],
+            "User": "0:0",  # Podman shows what is in there as owned by the container's user
             "HostConfig": {
                 "NetworkMode": "none",
                 "Mounts": [{"Type": "volume", "Source": name, "Target": AGENT_DIR, "VolumeOptions": {"NoCopy": True}}],
@@ -92,7 +93,7 @@ class AgentVolume:
             try:
                 return await self._docker.containers.create(config, name=f"{name}-fill")
             except DockerError as error:
-                if error.status != 409:
+                if error.status != 409 and "already in use" not in error.message:  # Podman before 5 says 500
                     raise
             await self._wait_for_other_filler(f"{name}-fill")
 

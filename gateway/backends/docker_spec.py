@@ -17,12 +17,13 @@ SHM_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What all containers of one gateway share."""
+    """What all containers of one gateway on one engine share."""
 
     instance: str
     seccomp: str | None
-    """The profile's JSON; absent: the engine's own default profile."""
+    """What the engine takes for a profile: its JSON, or on Podman its path; absent: the engine's own default."""
     runtime: str | None
+    is_podman: bool = False
 
 
 def container(order: Order, image: Image, agent_volume: str, site: Site) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def _host(order: Order, image: Image, agent_volume: str, site: Site) -> dict[str
         "MemorySwap": limits.memory_bytes,  # of memory and swap together, so: no swap
         "NanoCpus": round(limits.cpus * 1e9),
         "Mounts": [{**agent, "VolumeOptions": {"NoCopy": True}}],
-        "Tmpfs": _tmpfs(order, image),
+        "Tmpfs": _tmpfs(order, image, site),
         "ShmSize": min(SHM_BYTES, limits.tmpfs_bytes),
         "NetworkMode": "none",
         "ExtraHosts": [f"{name}:{address}" for name, address in hosts(order.spec).items()],
@@ -74,10 +75,12 @@ def _host(order: Order, image: Image, agent_volume: str, site: Site) -> dict[str
     return host
 
 
-def _tmpfs(order: Order, image: Image) -> dict[str, str]:
+def _tmpfs(order: Order, image: Image, site: Site) -> dict[str, str]:
     spec = order.spec
     size = f"size={spec.limits.tmpfs_bytes},nosuid,nodev"
     own = f"uid={spec.user.uid},gid={spec.user.gid},mode=0700"
+    if site.is_podman:  # its word for the container's user; and it would copy what the image has there
+        own = "U,mode=0700,notmpcopyup"
     return {
         # A volume that the image declares would be a writable place on the host's disk without a limit.
         **dict.fromkeys(image.volumes, f"{size},noexec,{own}"),

@@ -50,6 +50,8 @@ class Tool:
     """The binary's file name where it is not the tool's."""
     ldflags: str = ""
     """More words for the linker: some programs tell their version only where it says so."""
+    is_static: bool = False
+    """Whether it must do without the machine's C library: one that starts itself again in another root."""
 
     @property
     def variable(self) -> str:
@@ -81,7 +83,8 @@ def find_or_build(tool: Tool = OPA) -> Path:
         return found
     binary = cache() / f"{tool.name}-{tool.version}" / (tool.file or tool.name)
     what = f"{tool.name} {tool.version} (about {tool.minutes} min, once)"
-    return _built_once(binary, tool.modules, tool.package, what=what, ldflags=tool.ldflags)
+    env = {"CGO_ENABLED": "0"} if tool.is_static else None
+    return _built_once(binary, tool.modules, tool.package, what=what, ldflags=tool.ldflags, env=env)
 
 
 def build_agent(source: Path) -> Path:

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +110,18 @@ def existing_docker() -> Docker | None:
     return found if DEFAULT_SOCKET.exists() and found.answers() else None
 
 
-def start_docker(processes: Processes, *, networks: bool = False) -> Docker:
+@contextmanager
+def own_docker(directory: Path, runtimes: Mapping[str, Path]) -> Iterator[Docker]:
+    """A `dockerd` of our own in any case, which knows `runtimes` as well: name to program."""
+    processes = Processes(directory)
+    try:
+        yield start_docker(processes, runtimes=runtimes)
+    finally:
+        processes.end()
+        remove_docker(directory)
+
+
+def start_docker(processes: Processes, *, networks: bool = False, runtimes: Mapping[str, Path] | None = None) -> Docker:
     """Start a `dockerd` with a data folder, sockets and pid file of its own."""
     binary = shutil.which("dockerd")
     if binary is None or os.geteuid() != 0:
@@ -126,6 +137,7 @@ def start_docker(processes: Processes, *, networks: bool = False) -> Docker:
             binary, "--host", f"unix://{sockets}/docker.sock", "--pidfile", sockets / "pid", "--bridge=none",
             "--exec-root", sockets / "exec", "--data-root", folder / DATA, "--userland-proxy=false",
             *([] if networks else nothing_shared),
+            *(f"--add-runtime={name}={program}" for name, program in (runtimes or {}).items()),
         ],
     )  # fmt: skip
     started = Docker(f"unix://{sockets}/docker.sock", is_ours=True)
@@ -136,10 +148,15 @@ def start_docker(processes: Processes, *, networks: bool = False) -> Docker:
 def remove_docker(directory: Path) -> None:
     """Unmount and remove what an engine of ours that has ended left."""
     folders = [path.resolve() for path in (directory / DATA, directory / SOCKETS) if path.exists()]
+    unmount(*folders)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    (directory / SOCKETS).unlink(missing_ok=True)
+
+
+def unmount(*folders: Path) -> None:
+    """Unmount what is mounted in any of these (resolved) folders, the deepest first."""
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for mount in sorted(mounts, reverse=True):
         if any(Path(mount).is_relative_to(folder) for folder in folders):
             subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
-    (directory / SOCKETS).unlink(missing_ok=True)

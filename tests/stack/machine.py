@@ -15,6 +15,7 @@ from tests.stack.images import BUSYBOX
 PACKAGES: Mapping[str, str] = {"mmdebstrap": "mmdebstrap", "ssh": "openssh-client", "ssh-keygen": "openssh-client"}
 SLAPD = "/usr/sbin/slapd"
 ENGINE_PACKAGES: Mapping[str, str] = {"dockerd": "docker.io", "iptables": "iptables"}
+PODMAN_PACKAGES: Mapping[str, str] = {"podman": "podman", "/usr/bin/conmon": "conmon", "/usr/sbin/runc": "runc"}
 CLUSTER_PACKAGES: Mapping[str, str] = {
     "/usr/bin/containerd": "containerd",
     "/usr/sbin/runc": "runc",
@@ -68,6 +69,10 @@ def obstacle(part: str) -> str:
                 return f"a Kubernetes node needs root and the packages {' '.join(CLUSTER_PACKAGES.values())}"
             if not os.path.isdir("/sys/fs/cgroup/pids"):
                 return "the node of tests/stack/cluster is set up for cgroup v1, and this machine has v2"
+            return ""
+        case "podman":
+            if os.geteuid() != 0 or any(shutil.which(program) is None for program in PODMAN_PACKAGES):
+                return f"Podman needs root and the packages {' '.join(PODMAN_PACKAGES.values())}"
             return ""
         case "keycloak":
             missing = [program for program in ("mvn", "java") if shutil.which(program) is None]

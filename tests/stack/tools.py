@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gateway.embedded.tools import OPA, Tool, find_or_build
 
-__all__ = ["COMPOSE", "HYPERKUBE", "JAEGER", "OPA", "S3", "VAULT", "find_or_build"]
+__all__ = ["COMPOSE", "GVISOR", "HYPERKUBE", "JAEGER", "OPA", "S3", "VAULT", "find_or_build"]
 
 _MODULES = Path(__file__).parent / "modules"
 
@@ -17,6 +17,8 @@ COMPOSE = Tool(
 )
 S3 = Tool("versitygw", "1.8.0", "github.com/versity/versitygw/cmd/versitygw", _MODULES / "versitygw", minutes=4)
 """A real S3 API over a folder."""
+GVISOR = Tool("runsc", "20260224", "gvisor.dev/gvisor/runsc", _MODULES / "gvisor", minutes=1, is_static=True)
+"""gVisor as an OCI runtime."""
 _VERSION = "k8s.io/component-base/version"
 HYPERKUBE = Tool(
     "hyperkube", "1.34.4", ".", _MODULES / "kubernetes", minutes=10,
