@@ -39,6 +39,7 @@ from gateway.obliged import Obligations, TellingPolicy
 from gateway.policy.bundles import BundleWatch
 from gateway.policy.census import Census
 from gateway.policy.opa import Opa
+from gateway.pools import Pools
 from gateway.session import Sessions
 from gateway.settings import EmbeddedIssuerSettings, Offered, Settings
 from gateway.ssh.agent import connected
@@ -59,6 +60,7 @@ class Gateway:
         admin: tuple[str, int] | None,
         host_keys: HostKeys,
         live: Live,
+        pools: Pools,
     ) -> None:
         self.front = front
         self.ssh = front.address
@@ -66,6 +68,7 @@ class Gateway:
         self.admin = admin
         self.host_keys = host_keys
         self.live = live
+        self.pools = pools
 
 
 @asynccontextmanager
@@ -91,7 +94,8 @@ async def gateway(
         backends = {b.name: b for b in [await stack.enter_async_context(b) for b in open_backends(settings, instance)]}
         backends |= {backend.name: backend for backend in more_backends}
         issuers = {i.name: i for i in [await stack.enter_async_context(i) for i in open_issuers(settings)]}
-        await stack.enter_async_context(background(_reap(backends, live)))
+        pools = await stack.enter_async_context(Pools.open(settings, backends, connected, meter))
+        await stack.enter_async_context(background(_reap(pools.backends, live)))
         await stack.enter_async_context(background(live.sweep()))
         await stack.enter_async_context(background(live.watch_audit()))
         lint = Lint(opa, journal(), settings.instance, settings.policy.lint_seconds, meter)
@@ -110,15 +114,20 @@ async def gateway(
         verifiers = {kind: await stack.enter_async_context(verifier) for kind, verifier in found.items()}
         known = Verifiers({**verifiers, **(more_verifiers or {})})
         obligations = Obligations(policy, hooks, approvals, Glass(opa), settings.policy.sweep_seconds)
-        sessions = Sessions(policy, backends, issuers, connected, live, obligations, census)
+        sessions = Sessions(policy, pools.backends, issuers, pools.connect, live, obligations, census)
         front = Front(settings.ssh, policy, known, sessions, live, audit, tracer)
         keys = HostKeys(settings)
         # The last to open and the first to close: sessions drain while all they need still works.
         await front.present(keys.identity)
         await stack.enter_async_context(keys.kept(front.present))
         await stack.enter_async_context(front.open())
-        status |= {"ssh": list(front.address), "admin": list(admin) if admin else None, "front": front.describe}
-        yield Gateway(front, door, admin, keys, live)
+        status |= {
+            "ssh": list(front.address),
+            "admin": list(admin) if admin else None,
+            "front": front.describe,
+            "pools": pools.describe,
+        }
+        yield Gateway(front, door, admin, keys, live, pools)
 
 
 def open_backends(settings: Settings, instance: str) -> list[AbstractAsyncContextManager[Backend]]:
@@ -232,7 +241,7 @@ def open_checked_verifiers(settings: Settings) -> dict[str, AbstractAsyncContext
     return found
 
 
-async def _reap(backends: dict[str, Backend], live: Live) -> None:
+async def _reap(backends: Mapping[str, Backend], live: Live) -> None:
     """The second line: remove what a session left behind, at start and now and then."""
     while True:
         for name, backend in backends.items():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 S = TypeVar("S")
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 async def first_done(*coroutines: Coroutine[Any, Any, T]) -> T:
@@ -106,6 +108,33 @@ class _Round(Generic[S, T]):
     def __init__(self) -> None:
         self.keys: set[S] = set()
         self.results: list[T] = []
+
+
+class Crew:
+    """Tasks that come and go while the body of its context runs; whatever still runs then is cancelled and waited for.
+
+    They handle their own failures: one that is raised is logged as the mistake that it is.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_end)
+        return task
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("task_bug", exc_info=error)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await cancel_and_wait(self._tasks)
 
 
 @asynccontextmanager

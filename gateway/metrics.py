@@ -25,6 +25,10 @@ class Metric(StrEnum):
     """Gauge, by `root`: documents in OPA that have no effect because they are malformed."""
     UNUSABLE = "doorward.policy.unusable_answers"
     """Counter, by `decision` (its path in OPA) and `failure` (the code of the deny): answers that were none."""
+    POOL_READY = "doorward.pool.ready"
+    """Gauge, by `backend`: warm workspaces that can be claimed now."""
+    STARTS = "doorward.pool.starts"
+    """Counter, by `backend`, `start` (warm or cold) and, where cold, `why`: workspaces that sessions were given."""
 
 
 @contextmanager

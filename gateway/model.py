@@ -265,13 +265,14 @@ class Holder:
     traceparent: str
 
     def labels(self) -> dict[str, str]:
-        """The same ids as runtime labels and Vault metadata."""
-        return {
+        """The same ids as runtime labels and Vault metadata; what is nobody's yet has no person and no grant."""
+        labels = {
             "doorward.session": self.session,
             "doorward.person": self.person,
             "doorward.grant": self.grant,
             "doorward.target": self.target,
         }
+        return {name: value for name, value in labels.items() if value}
 
 
 @dataclass(frozen=True, slots=True)

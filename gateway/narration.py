@@ -14,18 +14,41 @@ from gateway.parties import Client
 
 WAITING_SECONDS = 1.0
 """After this long at a terminal, the engineer is told what is being waited for."""
+AGAIN_SECONDS = 5.0
+"""And after this long at the earliest, what has become of that."""
+
+
+class Narration:
+    """What a terminal is told while its session is made ready."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._what = "your workspace and credentials"
+        self._changed = asyncio.Event()
+
+    def waits_for(self, what: str) -> None:
+        """What is being waited for from now on, in words that go on with "waiting for"."""
+        if what != self._what:
+            self._what = what
+            self._changed.set()
+
+    async def tell(self) -> None:
+        """Say it when it takes over a second, and again when it has changed, now and then; for ever."""
+        pause = WAITING_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            self._changed.clear()
+            self._client.say(f"doorward: waiting for {self._what} ...")
+            pause = AGAIN_SECONDS
+            await self._changed.wait()
 
 
 @asynccontextmanager
-async def narrated(client: Client) -> AsyncIterator[Callable[[], bool]]:
-    """Tell a terminal what is being waited for when it takes over a second, until the yielded function is called."""
-
-    async def tell() -> None:
-        await asyncio.sleep(WAITING_SECONDS)
-        client.say("doorward: waiting for your workspace and credentials ...")
-
-    async with background(tell()) as telling:
-        yield telling.cancel
+async def narrated(client: Client) -> AsyncIterator[tuple[Narration, Callable[[], bool]]]:
+    """Tell a terminal what is being waited for, until the yielded function is called."""
+    narration = Narration(client)
+    async with background(narration.tell()) as telling:
+        yield narration, telling.cancel
 
 
 def notice(permit: Permit) -> str:

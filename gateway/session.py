@@ -20,7 +20,7 @@ from gateway.credentials import Issuer, Leases, delivery
 from gateway.errors import CredentialsUnavailable, DoorwardError, GatewayShutdown, SessionEnded, WorkspaceUnavailable
 from gateway.live import Live
 from gateway.model import CredentialSpec, Holder, Lease, Permit, Reason, SessionId
-from gateway.narration import narrated, notice
+from gateway.narration import Narration, narrated, notice
 from gateway.obliged import Obligations
 from gateway.parties import Agent, Client, Connect
 from gateway.policy import Configured, Policy
@@ -89,10 +89,12 @@ class Sessions:
         async with (
             self._live.entered(holder, permit, client, journal) as entry,
             background(entry.wait_ended()) as starting,
-            narrated(client) as ready,
+            narrated(client) as (narration, ready),
             together(
                 journal.held(Step.LEASE, self._leases(permit, holder), issuers=_issuers_of(permit)),
-                journal.held(Step.WORKSPACE, self._workspace(permit, holder), backend=permit.workspace.backend),
+                journal.held(
+                    Step.WORKSPACE, self._workspace(permit, holder, narration), backend=permit.workspace.backend
+                ),
             ) as (leases, workspace),
             journal.held(Step.AGENT, self._connect(workspace)) as agent,
         ):
@@ -154,14 +156,16 @@ class Sessions:
             *(_ends(held.wait_lost, "credentials_lost", "Connect again for fresh credentials.") for held in leases),
         )
 
-    def _workspace(self, permit: Permit, holder: Holder) -> AbstractAsyncContextManager[Workspace]:
+    def _workspace(
+        self, permit: Permit, holder: Holder, narration: Narration
+    ) -> AbstractAsyncContextManager[Workspace]:
         name = permit.workspace.backend
         if name not in self._backends:
             raise WorkspaceUnavailable(
                 f"the permit names the backend {name!r}, which this gateway does not have",
                 remedy=f"Tell the platform team: [backends.{name}] is missing in the gateway's settings.",
             )
-        return self._backends[name].workspace(Order(permit.workspace, holder, permit.expires_at))
+        return self._backends[name].workspace(Order(permit.workspace, holder, permit.expires_at, narration.waits_for))
 
     @asynccontextmanager
     async def _leases(self, permit: Permit, holder: Holder) -> AsyncIterator[Sequence[Leases]]:

@@ -25,6 +25,7 @@ from gateway.sections import ClientName, SecretRef, Section
 from gateway.settings_authn import AuthnSettings
 from gateway.settings_door import DoorSettings
 from gateway.settings_hooks import HookSettings
+from gateway.settings_pools import PoolSettings
 from gateway.settings_ssh import SshSettings
 
 ENV_PREFIX = "DOORWARD_"
@@ -182,6 +183,7 @@ class Settings(BaseSettings):
     audit: AuditSettings = AuditSettings()
     credentials: CredentialsSettings = CredentialsSettings()
     backends: BackendsSettings = BackendsSettings()
+    pools: dict[ClientName, PoolSettings] = Field(default_factory=dict, description="by backend")
     telemetry: TelemetrySettings = TelemetrySettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.authn import Evidence, Prompt, Verified
-from gateway.backends import Order, ProtocolFactory, Workspace
+from gateway.backends import Bindable, Order, ProtocolFactory
 from gateway.concurrency import to_the_end
 from gateway.errors import VerifierUnavailable, WorkspaceUnavailable
 from gateway.model import SessionId, WorkspaceSpec
@@ -31,13 +31,15 @@ class ProcessBackend:
         self._agent = agent
         self._running: dict[SessionId, ProcessWorkspace] = {}
 
-    def workspace(self, order: Order) -> AbstractAsyncContextManager[Workspace]:
+    def workspace(self, order: Order) -> AbstractAsyncContextManager[Bindable]:
         return self._workspace(order)
 
     @asynccontextmanager
-    async def _workspace(self, order: Order) -> AsyncIterator[Workspace]:
+    async def _workspace(self, order: Order) -> AsyncIterator[Bindable]:
         started = ProcessWorkspace()
-        self._running[order.holder.session] = started
+        started.session = order.holder.session
+        started.running = self._running
+        self._running[started.session] = started
         try:
             await to_the_end(started.start(self._agent, order))
             yield started
@@ -45,7 +47,10 @@ class ProcessBackend:
             try:
                 await to_the_end(started.end())
             finally:
-                self._running.pop(order.holder.session, None)
+                self._running.pop(started.session, None)
+
+    def made_of(self, spec: WorkspaceSpec) -> str:
+        return str(self._agent)
 
     async def reap(self, live: Collection[SessionId]) -> list[SessionId]:
         dead = [session for session in self._running if session not in live]
@@ -75,6 +80,9 @@ class ProcessBackend:
 class ProcessWorkspace:
     """One agent; its stdin and stdout are one end of a socket pair, whose other end becomes the transport."""
 
+    session: SessionId
+    running: dict[SessionId, ProcessWorkspace]
+
     def __init__(self) -> None:
         self.id = ""
         self._ours, self._theirs = socket.socketpair()
@@ -97,6 +105,10 @@ class ProcessWorkspace:
         self._ours.setblocking(False)
         self._transport, protocol = await asyncio.get_running_loop().create_connection(factory, sock=self._ours)
         return self._transport, protocol
+
+    async def bind(self, order: Order) -> None:
+        self.running[order.holder.session] = self.running.pop(self.session)
+        self.session = order.holder.session
 
     async def wait_gone(self) -> str:
         status = await self._process.wait() if self._process is not None else 0

@@ -54,4 +54,6 @@ def test_the_names_of_metrics_are_a_contract() -> None:
     assert {metric.value for metric in Metric} == {
         "doorward.documents.malformed",
         "doorward.policy.unusable_answers",
+        "doorward.pool.ready",
+        "doorward.pool.starts",
     }

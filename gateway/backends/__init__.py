@@ -14,9 +14,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gateway.model import Holder, SessionId, WorkspaceSpec
 
@@ -24,6 +24,10 @@ CREDENTIALS_DIR = "/run/doorward"
 """The credentials tmpfs: owned by the workspace's user, mode 0700, in every workspace."""
 
 ProtocolFactory = Callable[[], asyncio.Protocol]
+
+
+def unheard(_what: str) -> None:
+    """For whoever waits without a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +40,13 @@ class Order:
     spec: WorkspaceSpec
     holder: Holder
     expires_at: datetime
+    waits_for: Callable[[str], None] = field(default=unheard, compare=False, repr=False)
+    """To be told, in words that go on with "waiting for", what the start waits for; again whenever that changes."""
 
     def environment(self) -> Mapping[str, str]:
         """What the agent's own environment must hold; visible to whoever inspects the runtime."""
-        return {**self.spec.env, "TRACEPARENT": self.holder.traceparent}
+        traced = {"TRACEPARENT": self.holder.traceparent} if self.holder.traceparent else {}
+        return {**self.spec.env, **traced}
 
 
 class Workspace(Protocol):
@@ -61,6 +68,19 @@ class Workspace(Protocol):
         """Return when the workspace has ended by itself or by others, with one safe sentence on why.
 
         Cancelling it changes nothing.  After the context is left it returns at once.
+        """
+        ...
+
+
+class Bindable(Workspace, Protocol):
+    """A workspace that was started for nobody, and becomes somebody's."""
+
+    async def bind(self, order: Order) -> None:
+        """Make it the workspace of `order`, whose spec it was started under but for `env`, `shell` and `force_command`.
+
+        Called once.  On return the runtime itself names whose it is, in its own terms, and holds it to the order's end
+        where it can, as it would one that was started for `order`; both have been read back.  Raises
+        WorkspaceUnavailable; then, or cancelled, what was bound is unknown, and the workspace is not to be used.
         """
         ...
 
@@ -89,6 +109,23 @@ class Backend(Protocol):
 
     async def check(self, spec: WorkspaceSpec | None = None) -> None:
         """Raise WorkspaceUnavailable, with a remedy, when the runtime (or the image of `spec`) cannot be used."""
+        ...
+
+
+@runtime_checkable
+class Poolable(Backend, Protocol):
+    """A backend that can start workspaces before anybody needs them (`pools/`).
+
+    An order for nobody has a session id of the pool's, the target, and neither person nor grant.
+    """
+
+    def workspace(self, order: Order) -> AbstractAsyncContextManager[Bindable]: ...
+
+    def made_of(self, spec: WorkspaceSpec) -> str:
+        """A mark of what a workspace of `spec` consists of beyond what the spec says (the agent, a replaceable root).
+
+        Two workspaces under different marks are not the same.  Cheap, and does not fail: called at each claim.
+        """
         ...
 
 

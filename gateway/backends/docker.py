@@ -16,12 +16,12 @@ import aiodocker
 from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 
-from gateway.backends import Order, ProtocolFactory, Workspace
+from gateway.backends import Bindable, Order, ProtocolFactory
 from gateway.backends.docker_agent import AgentVolume
 from gateway.backends.docker_attach import Attachment, attach
-from gateway.backends.docker_engine import FAULTS, connect, image, removed, translated, url
+from gateway.backends.docker_engine import ASK_SECONDS, FAULTS, connect, image, removed, translated, url
 from gateway.backends.docker_site import Engine
-from gateway.backends.docker_spec import INSTANCE_LABEL, SESSION_LABEL, container
+from gateway.backends.docker_spec import INSTANCE_LABEL, SESSION_LABEL, bound_name, container, is_bound
 from gateway.concurrency import to_the_end
 from gateway.errors import WorkspaceUnavailable
 from gateway.model import SessionId, WorkspaceSpec
@@ -59,8 +59,11 @@ class DockerBackend:
             engine = Engine(docker, instance, settings.seccomp_profile or seccomp, settings.runtime)
             yield cls(docker, settings.agent or agent, instance, engine)
 
-    def workspace(self, order: Order) -> AbstractAsyncContextManager[Workspace]:
+    def workspace(self, order: Order) -> AbstractAsyncContextManager[Bindable]:
         return _Container(self._docker, self._agent, order, self._engine)
+
+    def made_of(self, spec: WorkspaceSpec) -> str:
+        return self._agent.version
 
     async def reap(self, live: Collection[SessionId]) -> list[SessionId]:
         # No age matters: a session is in `live` before its container is asked for, and `live` is read after the list.
@@ -91,7 +94,7 @@ class _Container:
         self._container: DockerContainer | None = None
         self._attachment: Attachment | None = None
 
-    async def __aenter__(self) -> Workspace:
+    async def __aenter__(self) -> Bindable:
         try:
             await self._start()
         except BaseException:
@@ -133,6 +136,16 @@ class _Container:
         if self._attachment is None or self._attachment.is_lost:
             raise WorkspaceUnavailable("the workspace has ended")
         return self._attachment.connect(factory)
+
+    async def bind(self, order: Order) -> None:
+        if self._container is None:
+            raise WorkspaceUnavailable(CLOSED)
+        with translated("refused to bind the workspace to its session"):
+            async with asyncio.timeout(ASK_SECONDS):
+                await self._container.rename(bound_name(order.holder))
+                shown = await self._container.show()
+        if not is_bound(shown, order):
+            raise WorkspaceUnavailable("the container engine does not show the workspace as it was bound")
 
     async def wait_gone(self) -> str:
         if self._container is None:

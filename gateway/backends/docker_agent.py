@@ -31,6 +31,11 @@ class AgentVolume:
         self._filling = asyncio.Lock()
         self._verified: tuple[str, str] | None = None  # name, and when it was made: a pruned one is another one
 
+    @property
+    def version(self) -> str:
+        """Of what `ready` gave last: another one when the volume was filled anew since."""
+        return ":".join(self._verified or ())
+
     async def ready(self, image_id: str) -> str:
         """The volume's name, once it holds the agent and nothing but that.  Raises WorkspaceUnavailable."""
         async with self._filling:

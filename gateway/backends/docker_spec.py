@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.backends import CREDENTIALS_DIR, Order, hosts
 from gateway.backends.docker_agent import AGENT_DIR, AGENT_NAME
 from gateway.backends.docker_engine import Image
+from gateway.model import Holder, Limits
 
 INSTANCE_LABEL = "doorward.instance"
 SESSION_LABEL = "doorward.session"
@@ -50,6 +53,36 @@ def container(order: Order, image: Image, agent_volume: str, site: Site) -> dict
     }
 
 
+def bound_name(holder: Holder) -> str:
+    """The name of a container that was nobody's: of all that an engine says of one, this alone can still be changed.
+
+    The session's id as it is; the other words are cut, and without what Docker allows in no name.
+    """
+    words = [re.sub(r"[^a-zA-Z0-9_.-]", "_", word)[:40] for word in (holder.person, holder.grant, holder.target)]
+    return ".".join([f"doorward-{holder.session}", *words])
+
+
+def is_bound(shown: Mapping[str, Any], order: Order) -> bool:
+    """Whether the engine shows a container that runs, has this order's name, and is still held to its limits."""
+    state, host = shown["State"], shown["HostConfig"]
+    limits = _limits(order.spec.limits)
+    return (
+        shown["Name"] == f"/{bound_name(order.holder)}"
+        and state["Running"]
+        and not state["Paused"]
+        and {name: host[name] for name in limits} == limits
+    )
+
+
+def _limits(limits: Limits) -> dict[str, int]:
+    return {
+        "PidsLimit": limits.pids,
+        "Memory": limits.memory_bytes,
+        "MemorySwap": limits.memory_bytes,  # of memory and swap together, so: no swap
+        "NanoCpus": round(limits.cpus * 1e9),
+    }
+
+
 def _host(order: Order, image: Image, agent_volume: str, site: Site) -> dict[str, Any]:
     limits = order.spec.limits
     agent = {"Type": "volume", "Source": agent_volume, "Target": AGENT_DIR, "ReadOnly": True}
@@ -58,10 +91,7 @@ def _host(order: Order, image: Image, agent_volume: str, site: Site) -> dict[str
         "ReadonlyRootfs": order.spec.read_only,
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges", *([f"seccomp={site.seccomp}"] if site.seccomp else [])],
-        "PidsLimit": limits.pids,
-        "Memory": limits.memory_bytes,
-        "MemorySwap": limits.memory_bytes,  # of memory and swap together, so: no swap
-        "NanoCpus": round(limits.cpus * 1e9),
+        **_limits(limits),
         "Mounts": [{**agent, "VolumeOptions": {"NoCopy": True}}],
         "Tmpfs": _tmpfs(order, image, site),
         "ShmSize": min(SHM_BYTES, limits.tmpfs_bytes),

@@ -11,10 +11,11 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-from gateway.backends import Order, ProtocolFactory, Workspace
+from gateway.backends import Bindable, Order, ProtocolFactory
 from gateway.backends.kubernetes_cluster import (
     ASK_SECONDS,
     FAULTS,
@@ -32,9 +33,10 @@ from gateway.backends.kubernetes_spec import (
     SESSION_LABEL,
     SOCKET,
     Site,
+    claim,
     pod,
 )
-from gateway.backends.kubernetes_states import ended, is_running
+from gateway.backends.kubernetes_states import ended, is_claimed, is_running
 from gateway.backends.kubernetes_stream import PodStream
 from gateway.backends.kubernetes_walls import Walls
 from gateway.concurrency import background, to_the_end
@@ -70,8 +72,11 @@ class KubernetesBackend:
             async with background(backend._walls.keep_tried()):
                 yield backend
 
-    def workspace(self, order: Order) -> AbstractAsyncContextManager[Workspace]:
+    def workspace(self, order: Order) -> AbstractAsyncContextManager[Bindable]:
         return _Pod(self._cluster, self._settings, self._site, self._walls, order)
+
+    def made_of(self, spec: WorkspaceSpec) -> str:
+        return self._site.agent_image
 
     async def reap(self, live: Collection[SessionId]) -> list[SessionId]:
         # No age matters: a session is in `live` before its pod is asked for, and `live` is read after the list.
@@ -105,8 +110,10 @@ class _Pod:
         self._name = ""
         self._streams: list[PodStream] = []
         self._ran = False
+        self._started = datetime.now(UTC)
+        """By the cluster's clock, once it runs."""
 
-    async def __aenter__(self) -> Workspace:
+    async def __aenter__(self) -> Bindable:
         try:
             await self._start()
         except BaseException:
@@ -149,6 +156,7 @@ class _Pod:
                 async for seen in self._cluster.watched(self._name):
                     if is_running(seen):
                         self._ran = True
+                        self._started = datetime.fromisoformat(seen["status"]["startTime"])
                         return
         except TimeoutError as error:
             raise WorkspaceUnavailable(
@@ -169,6 +177,16 @@ class _Pod:
         if len(self._streams) < 2 or self._streams[1].is_lost:
             raise WorkspaceUnavailable("the workspace has ended")
         return self._streams[1].connect(factory)
+
+    async def bind(self, order: Order) -> None:
+        await self._walls.ready(order.spec)
+        patch = claim(order, self._started)
+        with translated("refused to bind the workspace to its session"):
+            async with asyncio.timeout(ASK_SECONDS):
+                await self._cluster.core.patch_namespaced_pod(self._name, self._cluster.namespace, patch)
+                found = await self._cluster.pod(self._name)
+        if not is_claimed(found, patch):
+            raise WorkspaceUnavailable("the cluster does not show the workspace as it was bound")
 
     async def wait_gone(self) -> str:
         while self._name:

@@ -88,6 +88,10 @@ class Cluster:
                         return
                     yield change["raw_object"]
 
+    async def pod(self, name: str) -> dict[str, Any] | None:
+        """It as it is now, if it is there.  Raises one of FAULTS."""
+        return next(iter((await self._listed({"field_selector": f"metadata.name={name}"}))["items"]), None)
+
     async def pods(self, label: str) -> list[dict[str, Any]]:
         return list((await self._listed({"label_selector": label}))["items"])
 

@@ -117,6 +117,20 @@ def metadata(order: Order, name: str, site: Site) -> dict[str, Any]:
     }
 
 
+def claim(order: Order, started: datetime) -> dict[str, Any]:
+    """The patch that makes a pod for nobody, which the cluster `started` then, the pod of `order`.
+
+    A deadline can be brought forward and not be put off (the API server refuses that).
+    """
+    left = (order.expires_at - started).total_seconds()
+    labelled = metadata(order, "", Site("", ""))
+    labels = {key: value for key, value in labelled["labels"].items() if key != INSTANCE_LABEL}
+    return {
+        "metadata": {"labels": labels, "annotations": labelled["annotations"]},
+        "spec": {"activeDeadlineSeconds": max(1, round(left) + DEADLINE_SECONDS)},
+    }
+
+
 def deny_all(site: Site) -> dict[str, Any]:
     """No packet in or out of any workspace of this gateway: what a permit names goes through the agent's stream."""
     return {

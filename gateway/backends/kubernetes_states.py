@@ -41,6 +41,16 @@ def is_running(pod: Mapping[str, Any]) -> bool:
     return _state(pod).get("running") is not None
 
 
+def is_claimed(pod: Mapping[str, Any] | None, patch: Mapping[str, Any]) -> bool:
+    """Whether the cluster shows a pod that runs and holds all that the patch said."""
+    if pod is None or not is_running(pod) or "deletionTimestamp" in pod["metadata"]:
+        return False
+    metadata = pod["metadata"]
+    return pod["spec"].get("activeDeadlineSeconds") == patch["spec"]["activeDeadlineSeconds"] and all(
+        metadata.get(kind, {}).items() >= words.items() for kind, words in patch["metadata"].items()
+    )
+
+
 def ended(pod: Mapping[str, Any]) -> str | None:
     """Why the workspace is over; None while it is not."""
     status = pod.get("status") or {}

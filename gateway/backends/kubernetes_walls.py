@@ -25,7 +25,7 @@ RULE_SECONDS = 30.0
 """How long a rule that was seen is taken to be there still."""
 PINNED = re.compile(r"^\S+@sha256:[0-9a-f]{64}$")
 RIGHTS: Sequence[tuple[str, str, Sequence[str]]] = (
-    ("", "pods", ("get", "list", "watch", "create", "delete")),
+    ("", "pods", ("get", "list", "watch", "create", "patch", "delete")),
     ("", "pods/exec", ("get", "create")),  # `create` as well from 1.35 on
     ("", "pods/attach", ("get", "create")),
     ("networking.k8s.io", "networkpolicies", ("get", "create", "update")),

@@ -24,12 +24,12 @@ from types import TracebackType
 from typing import TypeVar
 from urllib.parse import quote
 
-from gateway.backends import Order, ProtocolFactory, Workspace
+from gateway.backends import Bindable, Order, ProtocolFactory
 from gateway.backends.sandbox_limits import Limiter, LimitsRefused, find_limiter
 from gateway.backends.sandbox_ports import needs_low_ports, open_low_ports
 from gateway.backends.sandbox_process import Confined, SandboxFailure
 from gateway.backends.sandbox_records import Records, end_orphans
-from gateway.backends.sandbox_root import AGENT, HOST, Descriptors, filesystem, require_reachable, search_path
+from gateway.backends.sandbox_root import AGENT, HOST, Descriptors, filesystem, found_as, require_reachable, search_path
 from gateway.backends.sandbox_seccomp import program
 from gateway.concurrency import to_the_end
 from gateway.errors import WorkspaceUnavailable
@@ -64,8 +64,12 @@ class SandboxBackend:
         self.instance = instance
         self.records = Records(state_dir / "sandbox" / instance)
 
-    def workspace(self, order: Order) -> AbstractAsyncContextManager[Workspace]:
+    def workspace(self, order: Order) -> AbstractAsyncContextManager[Bindable]:
         return _Sandbox(self, order)
+
+    def made_of(self, spec: WorkspaceSpec) -> str:
+        """Files and folders are bound as they are at the start: one that was replaced since is another one."""
+        return "; ".join(found_as(path) for path in (self.agent, self.settings.roots.get(spec.image)) if path)
 
     async def reap(self, live: Collection[SessionId]) -> list[SessionId]:
         return await asyncio.to_thread(self._reap, live)
@@ -73,7 +77,7 @@ class SandboxBackend:
     def _reap(self, live: Collection[SessionId]) -> list[SessionId]:
         reaped = []
         for record in self.records.all():
-            if record.session not in live and record.end() and self.limiter.remove(self.cgroup(record.session)):
+            if record.session not in live and record.end() and self.limiter.remove(self.cgroup(record.owner)):
                 self.records.remove(record.session)
                 reaped.append(record.session)
         if count := end_orphans(AGENT):
@@ -91,6 +95,7 @@ class SandboxBackend:
             pass
 
     def cgroup(self, session: SessionId) -> str:
+        """That of what was started for `session`, whoever's it is by now."""
         return f"doorward-{self.instance}-{quote(session, safe='')}"
 
     def command(self, user: WorkspaceUser) -> list[str]:
@@ -155,12 +160,13 @@ class _Sandbox:
         self._backend = backend
         self._order = order
         self._session = order.holder.session
+        self._cgroup = backend.cgroup(self._session)
         self._confined: Confined | None = None
         self._stream: socket.socket | None = None
         self._transport: asyncio.Transport | None = None
         self._is_closed = False
 
-    async def __aenter__(self) -> Workspace:
+    async def __aenter__(self) -> Bindable:
         try:
             await self._start()
         except BaseException as error:
@@ -197,7 +203,7 @@ class _Sandbox:
         self.id = str(confined.pid)
         backend.records.add(self._session, confined.pid)
         # In a thread, since a write to cgroup.procs may wait for the kernel; bubblewrap builds the root meanwhile.
-        limits = (confined.pid, self._order.spec.limits, backend.cgroup(self._session), backend.account(user))
+        limits = (confined.pid, self._order.spec.limits, self._cgroup, backend.account(user))
         try:
             await to_the_end(asyncio.to_thread(backend.limiter.apply, *limits))
         except LimitsRefused as error:
@@ -223,7 +229,7 @@ class _Sandbox:
         try:
             async with asyncio.timeout(END_SECONDS):
                 await confined.wait_ended()
-                if await asyncio.to_thread(self._backend.limiter.remove, self._backend.cgroup(self._session)):
+                if await asyncio.to_thread(self._backend.limiter.remove, self._cgroup):
                     self._backend.records.remove(self._session)
         except TimeoutError:
             log.exception("sandbox_not_ended", extra={"session": self._session, "pid": confined.pid})
@@ -239,6 +245,18 @@ class _Sandbox:
         self._transport, protocol = await loop.create_unix_connection(factory, sock=stream)
         return self._transport, protocol
 
+    async def bind(self, order: Order) -> None:
+        before, session = self._session, order.holder.session
+        if self._confined is None or self._confined.gone.is_set():
+            raise WorkspaceUnavailable("the workspace has ended")
+        try:
+            record = self._backend.records.rebind(before, session)
+        except (OSError, ValueError, TypeError) as error:
+            raise WorkspaceUnavailable("the sandbox could not record whose the workspace is") from error
+        self._session = session
+        if (record.session, record.owner, record.pid) != (session, before, self._confined.pid):
+            raise WorkspaceUnavailable("the sandbox's record does not say whose the workspace is")
+
     async def wait_gone(self) -> str:
         confined = self._confined
         if confined is None:
@@ -248,7 +266,7 @@ class _Sandbox:
             return CLOSED
         if status != KILLED:
             return f"the workspace ended by itself with status {status}"
-        if self._backend.limiter.ran_out(self._backend.cgroup(self._session)):
+        if self._backend.limiter.ran_out(self._cgroup):
             return "the workspace ran out of memory and was ended"
         return "the workspace was killed from outside"
 

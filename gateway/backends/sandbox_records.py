@@ -16,7 +16,7 @@ import select
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -32,6 +32,13 @@ class Record:
     session: SessionId
     pid: int
     started: str
+    started_for: str = ""
+    """Where that was another session than the one whose it is."""
+
+    @property
+    def owner(self) -> SessionId:
+        """Whom it was started for: its cgroup's name."""
+        return SessionId(self.started_for) or self.session
 
     def end(self) -> bool:
         """Kill it if it is still the same process; whether it has ended.  Blocks."""
@@ -114,9 +121,19 @@ class Records:
 
     def add(self, session: SessionId, pid: int) -> None:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = self._file(session).with_suffix(".new")
-        temporary.write_text(json.dumps(asdict(Record(session, pid, _started(pid)))))
-        temporary.rename(self._file(session))
+        self._write(Record(session, pid, _started(pid)))
+
+    def rebind(self, before: SessionId, session: SessionId) -> Record:
+        """Make the record of `before` that of `session`; what is then on the disk.  Raises OSError or ValueError."""
+        found = Record(**json.loads(self._file(before).read_text()))
+        self._write(replace(found, session=session, started_for=found.owner))
+        self.remove(before)
+        return Record(**json.loads(self._file(session).read_text()))
+
+    def _write(self, record: Record) -> None:
+        temporary = self._file(record.session).with_suffix(".new")
+        temporary.write_text(json.dumps(asdict(record)))
+        temporary.rename(self._file(record.session))
 
     def remove(self, session: SessionId) -> None:
         self._file(session).unlink(missing_ok=True)

@@ -107,6 +107,15 @@ def require_reachable(path: Path, user: WorkspaceUser, what: str) -> None:
         )
 
 
+def found_as(path: Path) -> str:
+    """A mark of the very file or folder that is at `path` now; empty where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return f"{found.st_dev}:{found.st_ino}:{found.st_mtime_ns}"
+
+
 def reachable(path: Path, user: WorkspaceUser) -> bool:
     """Whether the workspace's account may open `path`.  A gateway that is not root is that account on the outside."""
     if os.geteuid() != 0:

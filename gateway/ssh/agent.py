@@ -74,6 +74,15 @@ class Agent:
             log.error("agent_setup_refused", extra={"answer": answer[:500].decode("utf-8", "backslashreplace")})
             raise WorkspaceUnavailable("the workspace could not be set up")
 
+    async def answers(self) -> None:
+        """Return when the agent has given a sign of life: a refusal is one.  Raises WorkspaceUnavailable."""
+        try:
+            await self.connection.ask("keepalive@openssh.com", b"")
+        except (asyncssh.Error, OSError) as error:
+            raise WorkspaceUnavailable("the connection to the workspace was lost") from error
+        if self.connection.is_closed():  # then what was asked was refused by asyncssh itself
+            raise WorkspaceUnavailable("the connection to the workspace was lost")
+
     async def open_egress(self, permit: Permit, journal: Journal) -> None:
         """Let the workspace reach what the permit names, and nothing else.  Raises WorkspaceUnavailable.
 

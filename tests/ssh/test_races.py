@@ -19,7 +19,7 @@ from gateway.assets import agent_binary
 from gateway.audit.journal import Journal
 from gateway.audit.log import AuditLog
 from gateway.audit.writer import Writer
-from gateway.backends import Order, Workspace
+from gateway.backends import Bindable, Order
 from gateway.errors import AuditUnavailable, DoorwardError, WorkspaceUnavailable
 from gateway.policy import Policy
 from gateway.ssh.server import Engineer
@@ -44,7 +44,7 @@ class Gated(ProcessBackend):
         self.go = asyncio.Event()
         self.inside = 0
 
-    def workspace(self, order: Order) -> AbstractAsyncContextManager[Workspace]:
+    def workspace(self, order: Order) -> AbstractAsyncContextManager[Bindable]:
         return self._gated(order)
 
     async def _point(self, name: str) -> None:
@@ -55,7 +55,7 @@ class Gated(ProcessBackend):
             await self.go.wait()
 
     @asynccontextmanager
-    async def _gated(self, order: Order) -> AsyncIterator[Workspace]:
+    async def _gated(self, order: Order) -> AsyncIterator[Bindable]:
         await self._point("before entering")
         async with super().workspace(order) as workspace:
             self.inside += 1
@@ -274,6 +274,26 @@ async def test_a_terminal_is_told_what_is_waited_for_and_a_script_is_not(
         await asyncio.wait_for(terminal.communicate(), 8)
     assert b"waiting for your workspace" in line
     assert said == (b"up\n", b"")
+
+
+async def test_who_waits_for_a_turn_is_told_so_and_comes_in(
+    opa_server: Opa, tmp_path: Path, unexpected: list[Any]
+) -> None:
+    pools = {"gated": {"size": 0, "starts_at_once": 1}}
+    async with gated(opa_server, tmp_path, "before entering", pools=pools) as (site, backend):
+        first = await openssh(site, tmp_path, "-tt")
+        assert first.stderr is not None
+        assert b"your workspace, which is being started" in await asyncio.wait_for(first.stderr.readline(), 30)
+        second = await openssh(site, tmp_path, "-tt")
+        assert second.stderr is not None
+        line = await asyncio.wait_for(second.stderr.readline(), 30)
+        backend.go.set()
+        for client in (first, second):
+            said, _ = await asyncio.wait_for(client.communicate(), 30)
+            assert b"up" in said
+        waited = [record["waited_seconds"] for record in site.audit("workspace")]
+    assert b"none is ready: 1 wait for one to be started, 1 at a time" in line
+    assert waited[0] < 1 < waited[1]
 
 
 async def test_beside_a_running_program_an_opa_that_is_gone_refuses_the_request_alone(
