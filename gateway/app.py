@@ -42,7 +42,7 @@ from gateway.policy.opa import Opa
 from gateway.pools import Pools
 from gateway.session import Sessions
 from gateway.settings import EmbeddedIssuerSettings, Offered, Settings
-from gateway.ssh.agent import connected
+from gateway.ssh.host import reached
 from gateway.telemetry import tracing
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ async def gateway(
         backends = {b.name: b for b in [await stack.enter_async_context(b) for b in open_backends(settings, instance)]}
         backends |= {backend.name: backend for backend in more_backends}
         issuers = {i.name: i for i in [await stack.enter_async_context(i) for i in open_issuers(settings)]}
-        pools = await stack.enter_async_context(Pools.open(settings, backends, connected, meter))
+        pools = await stack.enter_async_context(Pools.open(settings, backends, reached, meter))
         await stack.enter_async_context(background(_reap(pools.backends, live)))
         await stack.enter_async_context(background(live.sweep()))
         await stack.enter_async_context(background(live.watch_audit()))
@@ -149,7 +149,23 @@ def open_backends(settings: Settings, instance: str) -> list[AbstractAsyncContex
         sandbox = settings.backends.sandbox
         agent = sandbox.agent or assets.agent_binary()
         found.append(nullcontext(SandboxBackend(sandbox, instance, agent, settings.state)))
+    if settings.backends.sshproxy is not None:
+        from gateway.backends.sshproxy import SshProxyBackend
+
+        found.append(SshProxyBackend.open(settings.backends.sshproxy, open_signer(settings)))
     return [*found, *_open_plugins(settings, settings.backends, instance)]
+
+
+def open_signer(settings: Settings) -> AbstractAsyncContextManager[Any]:
+    """A context manager for who signs the certificates of sessions on hosts; for None where nobody does."""
+    sshproxy, vault = settings.backends.sshproxy, settings.credentials.vault
+    if sshproxy is None or sshproxy.vault is None:
+        return nullcontext()
+    if vault is None:
+        raise SettingsError("backends.sshproxy.vault needs credentials.vault", remedy="Say where Vault is.")
+    from gateway.credentials.vault_signer import UserSigner
+
+    return UserSigner.open(vault, sshproxy.vault.mount)
 
 
 def _open_plugins(settings: Settings, section: Offered, instance: str) -> list[AbstractAsyncContextManager[Any]]:

@@ -10,22 +10,28 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal, NewType
+from typing import Literal, NewType, Self
 
-from pydantic import AwareDatetime, Field, SecretStr, field_validator
+from pydantic import AwareDatetime, Field, SecretStr, field_validator, model_validator
 
 from gateway.obligations import PERMIT, Obligation, misfits
 from gateway.values import Name as Name
 from gateway.values import Reason as Reason
 from gateway.values import Value as Value
+from gateway.workspaces import Address as Address
+from gateway.workspaces import Egress as Egress
+from gateway.workspaces import Host as Host
+from gateway.workspaces import Limits as Limits
+from gateway.workspaces import Network as Network
+from gateway.workspaces import PodOptions as PodOptions
+from gateway.workspaces import Port as Port
+from gateway.workspaces import Toleration as Toleration
+from gateway.workspaces import VaultLogin as VaultLogin
+from gateway.workspaces import WorkspaceSpec as WorkspaceSpec
+from gateway.workspaces import WorkspaceUser as WorkspaceUser
 
 SessionId = NewType("SessionId", str)
 """One connection's id, on every record, span, label and lease of it."""
-
-ForcedCommand = Annotated[str, Field(max_length=4096, pattern=r"\S")]
-"""A command line for the workspace's shell.  A blank one is none, and none must be said by its absence."""
-Port = Annotated[int, Field(ge=1, le=65535)]
-
 
 Restriction = Literal["pty", "port-forwarding", "agent-forwarding", "X11-forwarding"]
 
@@ -44,93 +50,6 @@ class Identity(Value):
     def ids(self) -> dict[str, str]:
         """What goes on every record from here on."""
         return {"person": self.person, **({"key_id": self.key_id} if self.key_id else {})}
-
-
-class WorkspaceUser(Value):
-    """The unprivileged account everything in the workspace runs as."""
-
-    name: Name = Field(default="debug", description="the account's name")
-    uid: int = Field(default=65532, ge=1, description="its number; never that of root")
-    gid: int = Field(default=65532, ge=1, description="the number of its group")
-
-
-class Limits(Value):
-    """What the workspace may use at most.  Every limit is enforced by the runtime, none is advice."""
-
-    memory_bytes: int = Field(ge=16 * 2**20, description="memory, swap included")
-    cpus: float = Field(gt=0, le=1024, description="processors, or a part of one")
-    pids: int = Field(ge=32, description="processes and threads at once, the agent's (up to 16) among them")
-    tmpfs_bytes: int = Field(ge=2**20, description="size of /tmp and of the home directory, each")
-
-
-class Address(Value):
-    """A TCP destination."""
-
-    host: str = Field(min_length=1, max_length=253, description="name or address")
-    port: Port = Field(description="TCP port")
-
-
-class Egress(Value):
-    """One destination the workspace may reach: named `host:port` inside, dialled by the gateway at `address`."""
-
-    host: str = Field(
-        min_length=1, max_length=253, pattern=r"^[A-Za-z0-9._-]+$", description="the name it has in the workspace"
-    )
-    port: Port = Field(description="TCP port in the workspace")
-    address: Address | None = Field(default=None, description="where the gateway dials; host:port when absent")
-
-    @property
-    def dial(self) -> Address:
-        return self.address or Address(host=self.host, port=self.port)
-
-
-class Network(Value):
-    """Everything the workspace can reach.  Empty: nothing but itself."""
-
-    egress: tuple[Egress, ...] = Field(default=(), description="every destination, one by one")
-
-
-class Toleration(Value):
-    """A taint that the workspace's pod tolerates, in Kubernetes' words."""
-
-    key: str = Field(default="", max_length=316, description="of the taint; empty with Exists: every taint")
-    operator: Literal["Equal", "Exists"] = Field(default="Equal", description="how the taint's value is compared")
-    value: str = Field(default="", max_length=63, description="of the taint, for Equal")
-    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field(
-        default="", description="of the taint; empty: every effect"
-    )
-
-
-class PodOptions(Value):
-    """Where and how a workspace's pod runs, in Kubernetes' words; other backends do not look at it."""
-
-    node_selector: dict[str, str] = Field(default_factory=dict, max_length=20, description="labels of its node")
-    tolerations: tuple[Toleration, ...] = Field(default=(), max_length=20, description="taints that it tolerates")
-    runtime_class: str = Field(default="", max_length=253, description="for example gvisor; empty: the cluster's own")
-    image_pull_secrets: tuple[Name, ...] = Field(default=(), max_length=5, description="secrets of its namespace")
-    priority_class: str = Field(default="", max_length=253, description="empty: the cluster's own")
-    isolation: Literal["required", "best_effort"] = Field(
-        default="required", description="best_effort: also where the cluster does not enforce NetworkPolicy"
-    )
-
-
-class WorkspaceSpec(Value):
-    """What to start."""
-
-    backend: Name = Field(description="which of the gateway's backends starts it")
-    image: str = Field(min_length=1, description="by digest where the backend has images; a root's name in the sandbox")
-    user: WorkspaceUser = Field(default=WorkspaceUser(), description="whom everything in it runs as")
-    home: str = Field(default="/home/debug", pattern=r"^/", description="the home directory, a tmpfs")
-    shell: str = Field(default="", description="login shell; empty: bash, else sh")
-    force_command: ForcedCommand | None = Field(
-        default=None,
-        description="what the shell runs instead of any shell, command or subsystem that is asked for; absent: those",
-    )
-    limits: Limits = Field(description="what it may use at most")
-    network: Network = Field(default=Network(), description="what it can reach")
-    env: dict[str, str] = Field(default_factory=dict, description="visible to every process; never a secret")
-    read_only: bool = Field(default=True, description="whether the root file system cannot be written to")
-    pod: PodOptions = Field(default=PodOptions(), description="how its pod runs, where the backend is Kubernetes")
 
 
 class PostgresDelivery(Value):
@@ -193,6 +112,12 @@ class Permit(Value):
     break_glass: bool = Field(default=False, description="whether it stands behind broken glass")
     capture_credentials: bool = Field(default=False, description="put what was typed at the door on record, in clear")
     obligations: tuple[Obligation, ...] = Field(default=(), max_length=50, description="on what conditions")
+
+    @model_validator(mode="after")
+    def _a_host_is_given_nothing(self) -> Self:
+        if self.workspace.host is not None and self.credentials:
+            raise ValueError("a host is given no credentials: there is no agent on it that would put them in place")
+        return self
 
     @field_validator("obligations")
     @classmethod

@@ -147,12 +147,13 @@ class Sessions:
     ) -> None:
         """Return when the engineer has gone; raise SessionEnded when anything else ends the session."""
         clocks = Clocks(permit, client.idle_seconds, client.say)
+        again = "Connect again." if permit.workspace.host else "Connect again for a fresh workspace."
         await first_done(
             entry.wait_ended(),
             client.wait_gone(),
             clocks.wait_over(),
-            _ends(workspace.wait_gone, "workspace_gone", "Connect again for a fresh workspace."),
-            _ends(lambda: _cut_off(agent, workspace), "workspace_gone", "Connect again for a fresh workspace."),
+            _ends(workspace.wait_gone, "workspace_gone", again),
+            _ends(lambda: _cut_off(agent, workspace), "workspace_gone", again),
             *(_ends(held.wait_lost, "credentials_lost", "Connect again for fresh credentials.") for held in leases),
         )
 

@@ -27,6 +27,7 @@ from gateway.settings_door import DoorSettings
 from gateway.settings_hooks import HookSettings
 from gateway.settings_pools import PoolSettings
 from gateway.settings_ssh import SshSettings
+from gateway.settings_sshproxy import SshProxySettings
 
 ENV_PREFIX = "DOORWARD_"
 PLUGIN = "plugin"
@@ -153,6 +154,7 @@ class BackendsSettings(Offered):
     docker: DockerSettings | None = None
     kubernetes: KubernetesSettings | None = None
     sandbox: SandboxSettings | None = None
+    sshproxy: SshProxySettings | None = None
 
 
 class TelemetrySettings(Section):

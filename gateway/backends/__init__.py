@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from gateway.model import Holder, SessionId, WorkspaceSpec
 
@@ -83,6 +83,33 @@ class Bindable(Workspace, Protocol):
         WorkspaceUnavailable; then, or cancelled, what was bound is unknown, and the workspace is not to be used.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How the SSH server at the other end of a workspace's stream is known, and logged in to."""
+
+    name: str
+    """What people call it: `address:port`."""
+    known_by: str
+    """The fingerprints of what it must prove, for people."""
+    options: Mapping[str, Any]
+    """For asyncssh's client: the keys that it must prove one of, whom to log in as and by what, keepalive."""
+    seconds: float
+    """Until it must be connected and logged in to."""
+    env: Mapping[str, str]
+    """What each program there is to find in its environment, where its server takes it."""
+
+
+@runtime_checkable
+class HostWorkspace(Workspace, Protocol):
+    """A workspace that is a real host: at the end of its stream is an SSH server of somebody else's, and no agent.
+
+    `create_connection` hands over a stream to it, and a protocol that has `why_lost`, once it is lost, has the last
+    word in `wait_gone`.
+    """
+
+    login: Login
 
 
 class Backend(Protocol):

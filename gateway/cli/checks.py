@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -17,11 +18,11 @@ from gateway import host_keys
 from gateway.audit.chain import verify
 from gateway.audit.segments import closed
 from gateway.authn import Checked
-from gateway.backends import Backend
+from gateway.backends import Backend, Order
 from gateway.cli import FAILED, add_config, add_json, settings_of, show
 from gateway.credentials import Issuer
 from gateway.errors import DoorwardError, PolicyUnavailable, SettingsError
-from gateway.model import WorkspaceSpec
+from gateway.model import Holder, SessionId, WorkspaceSpec
 from gateway.policy.bundles import Bundle, look
 from gateway.policy.contract import Decision, common
 from gateway.policy.opa import Opa
@@ -264,4 +265,13 @@ async def _target(target: dict[str, Any], backends: dict[str, Backend]) -> str:
     except ValidationError as error:
         raise DoorwardError(f"is not a workspace: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from error
     await backends[name].check(spec)
-    return f"{name} has {spec.image}"
+    return f"{name} has {spec.image}" if spec.host is None else await _host(spec, backends[name])
+
+
+async def _host(spec: WorkspaceSpec, backend: Backend) -> str:
+    """Logged in to, as a session would be, and left again."""
+    from gateway.ssh.host import reached
+
+    holder = Holder(SessionId("check"), "doorward", "check", "check", "")
+    async with backend.workspace(Order(spec, holder, datetime.max.replace(tzinfo=UTC))) as host, reached(host):
+        return f"logged in to {host.id}"

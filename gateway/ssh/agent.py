@@ -22,6 +22,7 @@ from gateway.backends import Workspace, hosts
 from gateway.errors import DoorwardError, WorkspaceUnavailable
 from gateway.model import DeliveredFile, Egress, Permit
 from gateway.ssh import inside
+from gateway.ssh.raw import RawChannel
 from gateway.telemetry import Step
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 HANDSHAKE_SECONDS = 10
 SETUP_SECONDS = 5
 # The stream never leaves the machine or the cluster's TLS: what counts is speed, and AES-GCM is the fastest there is.
-FAST = {
+FAST: dict[str, Any] = {
     "encryption_algs": ["aes128-gcm@openssh.com"],
     "kex_algs": ["curve25519-sha256"],
     "compression_algs": None,
@@ -45,8 +46,21 @@ FAST = {
 class Agent:
     """A workspace that can be asked to run things.  Valid until its context is left."""
 
+    name = "the workspace"
+    """Who it is, in a sentence about what it did not do."""
+    judges_files = True
+    """Whether a file is opened there by exactly the name that was judged."""
+
     def __init__(self, connection: inside.AgentConnection) -> None:
         self.connection = connection
+
+    async def start(self, far: RawChannel, name: str, payload: bytes) -> bool:
+        """Ask for a program on a session channel.  Raises DoorwardError where there is more to say than no."""
+        return await far.request(name, payload, True)
+
+    def refusal(self, what: str) -> WorkspaceUnavailable | None:
+        """What an engineer is told of a request that it refused; an agent's own refusals speak for themselves."""
+        return None
 
     async def setup(
         self, *, env: Mapping[str, str], home: str, shell: str, user: str, files: Iterable[DeliveredFile] = ()
@@ -110,7 +124,7 @@ async def connected(workspace: Workspace) -> AsyncIterator[Agent]:
     """The agent of `workspace`.  Raises WorkspaceUnavailable."""
     try:
         async with asyncio.timeout(HANDSHAKE_SECONDS):
-            connection = await inside.connect(workspace.create_connection, **FAST)
+            connection = await inside.connect(workspace.create_connection, inside.AgentConnection, **FAST)
     except TimeoutError as error:
         raise WorkspaceUnavailable("the workspace's agent did not answer in time") from error
     except (asyncssh.Error, OSError) as error:

@@ -26,7 +26,10 @@ async def put_in_place(forced: str, request: Request, far: RawChannel) -> tuple[
     """
     asked = original_command(request.name, request.payload)
     if asked is not None and not await far.request("env", String(ORIGINAL_COMMAND) + String(asked), True):
-        raise WorkspaceUnavailable("the workspace does not take what its forced command has to know")
+        raise WorkspaceUnavailable(
+            f"what runs there does not take {ORIGINAL_COMMAND}, which its forced command has to know",
+            remedy=f"Tell the platform team. On a host: its sshd_config needs `AcceptEnv {ORIGINAL_COMMAND}`.",
+        )
     return "exec", String(forced)
 
 

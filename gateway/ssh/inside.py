@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncssh
 from asyncssh.connection import SSHClientConnection, SSHClientConnectionOptions
@@ -36,6 +36,8 @@ def not_asked_for(_kind: str, _payload: bytes) -> Any:
 class AgentConnection(Fair, Bounded, Swift, SSHClientConnection):
     """A connection that answers nothing that it was not asked for."""
 
+    said_by = ""
+    """Who refuses a channel, before the refusal's words, where it is not simply the workspace."""
     arrived: Arrived
     """Takes `(kind, payload)` of what comes to a listener, or raises asyncssh.ChannelOpenError."""
 
@@ -68,6 +70,8 @@ class AgentConnection(Fair, Bounded, Swift, SSHClientConnection):
         return super()._process_forwarded_tcpip_open(packet)
 
 
+C = TypeVar("C", bound=AgentConnection)
+
 # asyncssh finds handlers by name, so each kind gets a method of that name.
 ARRIVALS = ("x11", "auth-agent@openssh.com", "forwarded-streamlocal@openssh.com")
 
@@ -85,15 +89,19 @@ _install()
 
 
 async def connect(
-    create_connection: Callable[[Callable[[], asyncio.Protocol]], Awaitable[tuple[Any, Any]]], **options: Any
-) -> AgentConnection:
+    create_connection: Callable[[Callable[[], asyncio.Protocol]], Awaitable[tuple[Any, Any]]],
+    kind: Callable[[SSHClientConnectionOptions], C],
+    *,
+    host: str = "workspace",
+    **options: Any,
+) -> C:
     """SSH over a byte stream that `create_connection(factory)` gives.  Raises asyncssh.Error or OSError.
 
     Cancelled or failed, the stream is closed.
     """
-    built = await SSHClientConnectionOptions.construct(None, config=None, host="workspace", **options)
+    built = await SSHClientConnectionOptions.construct(None, config=None, host=host, **options)
     built.waiter = asyncio.get_running_loop().create_future()
-    connection = AgentConnection(built)
+    connection = kind(built)
     try:
         await create_connection(lambda: connection)
         await built.waiter

@@ -104,7 +104,7 @@ class Listeners:
                 reply = await _ask(agent, request["kind"], payload)
                 listener.listening = True
                 if request.get("port") == 0:
-                    listener.facts["port"] = _chosen_port(reply)
+                    listener.facts["port"] = _chosen_port(agent, reply)
                     step.note(port=listener.facts["port"])
                     self._claim(agent, listener)
                 self._still_may(listener)
@@ -153,6 +153,8 @@ class Listeners:
         async with self._engineer.journal.step(Step.LISTENER, **request) as step:
             granted = not self._ledger.is_full and await far.request(request["kind"], payload, True)
             step.note(outcome="ok" if granted else "failed")
+        if not granted and (refusal := (await self._engineer.agent_ready()).refusal(request["kind"])) is not None:
+            self._engineer.note(refusal)
         granted = granted and not self._engineer.restricted.drops(request)
         if granted:
             listener = Listener(request, near, once)
@@ -185,7 +187,7 @@ class Listeners:
         where = listener.facts
         theirs = "port" in where and agent.connection.is_way_out(where["host"], where["port"])
         if theirs or not self._ledger.claim(listener):
-            raise WorkspaceUnavailable("the workspace listens there already", code="listener_refused")
+            raise WorkspaceUnavailable(f"{agent.name} listens there already", code="listener_refused")
 
     # -- what comes in ------------------------------------------------------------------------------------------
 
@@ -235,7 +237,7 @@ def _refusal(error: DoorwardError | asyncssh.ChannelOpenError) -> asyncssh.Chann
     return asyncssh.ChannelOpenError(error.code, printable(error.reason[:200]))
 
 
-def _chosen_port(reply: bytes) -> int:
+def _chosen_port(agent: Agent, reply: bytes) -> int:
     packet = SSHPacket(reply)
     try:
         port = packet.get_uint32()
@@ -243,7 +245,7 @@ def _chosen_port(reply: bytes) -> int:
     except PacketDecodeError:
         port = 0
     if not 0 < port < 65536:
-        raise WorkspaceUnavailable("the workspace did not say where it listens", code="listener_refused")
+        raise WorkspaceUnavailable(f"{agent.name} did not say where it listens", code="listener_refused")
     return port
 
 
@@ -252,10 +254,10 @@ async def _ask(agent: Agent, name: str, payload: bytes) -> bytes:
         async with asyncio.timeout(ANSWER_SECONDS):
             granted, reply = await agent.connection.ask(name, payload)
     except (asyncssh.Error, OSError) as error:  # TimeoutError is an OSError
-        raise WorkspaceUnavailable("the workspace did not answer in time", code="listener_refused") from error
+        raise WorkspaceUnavailable(f"{agent.name} did not answer in time", code="listener_refused") from error
     if not granted:
         raise WorkspaceUnavailable(
-            "the workspace could not listen there",
+            f"{agent.name} could not listen there",
             code="listener_refused",
             remedy="Choose another port or path: perhaps something is there already.",
         )

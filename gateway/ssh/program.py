@@ -14,6 +14,7 @@ from gateway.errors import REFUSED, Denied, DoorwardError, PolicyUnavailable, Wo
 from gateway.ssh.asking import Meanwhile, Question
 from gateway.ssh.forced import forced_command, forges, put_in_place
 from gateway.ssh.forwards import Admission
+from gateway.ssh.handing import hand_on
 from gateway.ssh.kept import Kept
 from gateway.ssh.limits import keep_to_limits
 from gateway.ssh.raw import RawChannel
@@ -178,6 +179,7 @@ class Program:
                 show(self.near, explained(error, self._engineer.session), terminal=self._terminal)
                 await asyncio.sleep(READ_SECONDS)
                 return False
+            self._started = self._started and name not in STARTS  # what would begin now is told after its reply
             self.refuse(error)
         return self._refused(name)
 
@@ -220,9 +222,10 @@ class Program:
         if self.say("\n".join([self._engineer.notice, *self._engineer.notes])):
             self._engineer.notes.clear()
         await keep_to_limits(self._engineer, self.lane, obliged)
+        agent = await self._engineer.agent_ready()
         if files:
-            payload = String(converse(self, self._engineer, obliged))
-        granted = await far.request(name, payload, True)
+            payload = String(converse(self, self._engineer, obliged, agent))
+        granted = await agent.start(far, name, payload)
         if granted and self._refusal is None:
             # Once the reply is out, which is in this very turn: a program that ends at once sends all in one go.
             asyncio.get_running_loop().call_soon(self._join, far)
@@ -237,12 +240,7 @@ class Program:
         far, _ = await self._far_for(request)
         if await forges(self._engineer, request):
             return False
-        return await self._hand_on(request, far)
-
-    async def _hand_on(self, request: Request, far: RawChannel) -> bool:
-        if request.name in CALLBACKS:
-            return await self._engineer.listeners.call_back(request.facts, request.payload, far, self.near)
-        return await far.request(request.name, request.payload, request.want_reply)
+        return await hand_on(self._engineer, request, far, self.near)
 
     async def _pass_on_if_allowed(self, request: Request) -> None:
         with contextlib.suppress(DoorwardError):  # beside a program that runs
@@ -261,7 +259,7 @@ class Program:
         if self._refusal is not None:
             raise self._refusal
         for each in allowed:
-            if not await self._hand_on(each, far) and each.name == "pty-req":
+            if not await hand_on(self._engineer, each, far, self.near) and each.name == "pty-req":
                 raise WorkspaceUnavailable("the workspace gives no terminal")
         return far, obliged
 
@@ -285,7 +283,7 @@ class Program:
             try:
                 await self.lane.open_far(agent.connection, "session", b"")
             except asyncssh.ChannelOpenError as error:
-                raise WorkspaceUnavailable("the workspace could not open a channel") from error
+                raise WorkspaceUnavailable(f"{agent.name} could not open a channel") from error
         assert self.lane.far is not None
         return self.lane.far
 

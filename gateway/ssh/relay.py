@@ -147,7 +147,7 @@ class Lane:
             await far.open(kind, payload, self.far_end)
         except asyncssh.ChannelOpenError as error:
             # The agent's words, on an engineer's terminal.
-            raise asyncssh.ChannelOpenError(error.code, printable(error.reason[:200])) from error
+            raise asyncssh.ChannelOpenError(error.code, printable(connection.said_by + error.reason[:200])) from error
         self.far = far
         self.near_end.other = far
         if self.near is None or self.near.gone:

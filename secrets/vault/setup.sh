@@ -8,6 +8,7 @@
 #   GATEWAY_TOKEN_FILE               where the token goes (0600)
 #   HOST_NAMES                       names that engineers type for the door, comma-separated: Vault then signs its host keys
 #   USER_NAMES                       people whose keys Vault may certify, comma-separated, or * (ssh-user/sign/doorward-user)
+#   HOST_LOGINS                      accounts on real hosts that sessions may log in as, comma-separated (ssh-proxy/sign/doorward-proxy)
 #   ROTATE_ISSUER=yes                afterwards let Vault change that password to one only it knows (production: do)
 #   VAULT                            the command, `vault` by default
 set -eu
@@ -60,7 +61,24 @@ if [ -n "${USER_NAMES:-}" ]; then
 END
 fi
 
+# The authority of sessions on real hosts (docs/hosts.md), a mount again: its certificates are good for a login within
+# minutes, as these accounts alone, and say in their key id who it is.  What is done then is judged at the door, so they
+# permit what OpenSSH's extensions can; drop one here to have every host refuse it as well.
+if [ -n "${HOST_LOGINS:-}" ]; then
+    "$vault" read sys/mounts/ssh-proxy >/dev/null 2>&1 || "$vault" secrets enable -path=ssh-proxy ssh
+    "$vault" read ssh-proxy/config/ca >/dev/null 2>&1 ||
+        "$vault" write ssh-proxy/config/ca generate_signing_key=true key_type=ed25519
+    "$vault" write ssh-proxy/roles/doorward-proxy - <<END
+{"key_type": "ca", "allow_user_certificates": true, "allow_host_certificates": false, "allowed_users": "$HOST_LOGINS",
+ "allow_user_key_ids": true, "allowed_critical_options": "source-address", "not_before_duration": "30s",
+ "allowed_extensions": "permit-pty,permit-port-forwarding,permit-agent-forwarding,permit-X11-forwarding",
+ "default_extensions": {"permit-pty": "", "permit-port-forwarding": "", "permit-agent-forwarding": "",
+                        "permit-X11-forwarding": ""},
+ "ttl": "2m", "max_ttl": "1h"}
+END
+fi
+
 # Periodic and orphan: lives as long as the gateway renews it, and not only as long as who ran this.
-"$vault" token create -orphan -no-default-policy -policy=doorward-gateway ${HOST_NAMES:+-policy=doorward-host} -period=24h -display-name=doorward-gateway \
+"$vault" token create -orphan -no-default-policy -policy=doorward-gateway ${HOST_NAMES:+-policy=doorward-host} ${HOST_LOGINS:+-policy=doorward-proxy} -period=24h -display-name=doorward-gateway \
     -field=token >"$GATEWAY_TOKEN_FILE.new"
 mv "$GATEWAY_TOKEN_FILE.new" "$GATEWAY_TOKEN_FILE"

@@ -16,6 +16,7 @@ import hvac
 from tests.stack import StackError
 from tests.stack.postgres import Postgres
 from tests.stack.process import Processes, Running, free_port, wait_until, write_secret
+from tests.stack.sshd import USER
 from tests.stack.tools import VAULT, find_or_build
 
 HOST_NAME = "door.test"
@@ -89,6 +90,7 @@ def _set_up(started: Vault, postgres: Postgres) -> None:
         "GATEWAY_TOKEN_FILE": str(started.gateway_token_file),
         "HOST_NAMES": HOST_NAME,
         "USER_NAMES": "alice,bob",
+        "HOST_LOGINS": f"{USER},deploy",
     }
     ran = subprocess.run(["sh", SETUP], env={**os.environ, **env}, capture_output=True, text=True, timeout=60)
     if ran.returncode != 0:

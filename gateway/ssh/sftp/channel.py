@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gateway.errors import DoorwardError
+from gateway.errors import DoorwardError, WorkspaceUnavailable
 from gateway.obligations import JudgeSftp, ReadOnlySftp, of_kind
 from gateway.ssh.relay import Lane, show
 from gateway.ssh.sftp.conversation import Conversation
@@ -13,6 +13,7 @@ from gateway.telemetry import Step
 from gateway.words import explained
 
 if TYPE_CHECKING:
+    from gateway.ssh.agent import Agent
     from gateway.ssh.program import Program
     from gateway.ssh.server import Engineer
 
@@ -22,10 +23,19 @@ MAX_EXPLAINED = 10
 """Refusals that are explained on a channel's stderr: not every client reads it."""
 
 
-def converse(program: Program, engineer: Engineer, obliged: Sequence[Any]) -> bytes:
-    """Let the program's lane be a conversation; the agent's name for the subsystem to start."""
+def converse(program: Program, engineer: Engineer, obliged: Sequence[Any], agent: Agent) -> bytes:
+    """Let the program's lane be a conversation; the agent's name for the subsystem to start.
+
+    Raises WorkspaceUnavailable for rules that cannot be kept there.
+    """
     line = FileLine(program, engineer)
     judged = bool(of_kind(JudgeSftp, obliged))
+    if judged and not agent.judges_files:
+        raise WorkspaceUnavailable(
+            f"the target's rules for files cannot be kept on {agent.name}, so it serves none",
+            code="sftp_rules_unkept",
+            remedy="Security team: say `true` or `false` in the target's allow.sftp; docs/hosts.md says why.",
+        )
     conversation = Conversation(line, judged=judged, read_only=bool(of_kind(ReadOnlySftp, obliged)))
     program.lane.filtered(FromClient(conversation), FromAgent(conversation, program.lane))
     program.lane.traffic.files = conversation.record

@@ -9,7 +9,7 @@ import data.gateway.targets
 # title: Permit
 # description: |
 #   Field for field what the gateway's own model of a permit has.  It says nothing that the target does not say, but for
-#   the grant, its end and the read-only root, which no target can lift.  Undefined when there is nothing to permit.
+#   the grant, its end and the read-only root of what is started, which no target can lift.  Undefined when there is nothing to permit.
 permit := {
 	"grant": _chosen.grant,
 	"target": _target,
@@ -80,14 +80,19 @@ _captures if {
 	_is_honeypot
 } else := false
 
-_workspace := object.union(
-	{
-		"backend": _entry.backend,
-		"image": _entry.image,
-		"limits": data.targets[_target].limits,
-		"network": object.get(_entry, "network", {}),
-		"env": object.get(data.targets[_target], "env", {}),
-		"read_only": true,
-	},
-	object.union(_of_certificate, object.filter(data.targets[_target], ["user", "home", "shell", "force_command", "pod"])),
-)
+_workspace := object.union_n([
+	{"backend": _entry.backend, "env": object.get(data.targets[_target], "env", {})},
+	_what_it_is,
+	_of_certificate,
+	object.filter(data.targets[_target], ["user", "home", "shell", "force_command", "pod"]),
+])
+
+# A host is there already, and is as it is; anything else is started, in these bounds.
+_what_it_is := {"host": data.targets[_target].host} if data.targets[_target].host
+
+else := {
+	"image": _entry.image,
+	"limits": data.targets[_target].limits,
+	"network": object.get(_entry, "network", {}),
+	"read_only": true,
+}

@@ -17,7 +17,7 @@ faults(name) := ["the entry is no object, or its name is no name"] if not exists
 
 faults(name) := array.concat(
 	[fault.error | some fault in json.match_schema(data.targets[name], shape)[1]],
-	_pattern_faults(name),
+	array.concat(_pattern_faults(name), _host_faults(name)),
 ) if {
 	exists(name)
 }
@@ -28,7 +28,7 @@ faults(name) := array.concat(
 #   A target, as a JSON Schema.  What becomes part of a permit has the types and bounds of the gateway's own model.
 #   A key that nobody knows is a fault: a misspelt limit must not pass for no limit.
 shape := _object(
-	["description", "backend", "image", "limits", "session", "max_grant_seconds", "ask", "approvers", "allow"],
+	["description", "backend", "session", "max_grant_seconds", "ask", "approvers", "allow"],
 	{
 		"description": _text,
 		"ask": _text,
@@ -44,6 +44,7 @@ shape := _object(
 		"force_command": {"type": "string", "pattern": `\S`, "maxLength": 4096},
 		"limits": _limits,
 		"pod": _pod,
+		"host": host_shape,
 		"network": _network,
 		"env": {"type": "object", "additionalProperties": {"type": "string"}},
 		"credentials": _list(_credential),

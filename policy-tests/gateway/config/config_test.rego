@@ -72,6 +72,18 @@ test_what_a_target_does_not_say_is_empty_or_left_to_the_gateway if {
 	permit.workspace.env == {}
 }
 
+test_host_is_permitted_as_it_is_and_with_nothing_of_what_is_started if {
+	host := {"address": "db1", "user": "deploy", "host_keys": ["ssh-ed25519 AAAA"], "key": "main"}
+	started := ["image", "limits", "user", "home", "shell", "network", "credentials", "allow"]
+	entry := object.union(object.remove(data.fixtures.targets.reports, started), {"backend": "sshproxy", "host": host, "allow": {}})
+	answer := config.decision with input as _login("alice")
+		with data.people as data.fixtures.people
+		with data.targets as {"reports": entry}
+		with data.grants as {"alice": {"R": _on("reports", "10", "14")}}
+	answer.permit.workspace == {"backend": "sshproxy", "host": host, "env": {}}
+	answer.permit.credentials == []
+}
+
 test_forced_command_is_the_targets if {
 	forced := object.union(data.fixtures.targets.reports, {"force_command": "report --daily"})
 	answer := config.decision with input as _login("alice")
