@@ -85,6 +85,7 @@ class _Host:
         self._order = order
         self._among = among
         self._transport: asyncio.Transport | None = None
+        self._closed = asyncio.Event()
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def __aenter__(self) -> Workspace:
@@ -97,7 +98,10 @@ class _Host:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Returns when the connection is closed, which a host cannot delay."""
         self.end()
+        if self._transport is not None:
+            await self._closed.wait()
 
     def describe(self) -> dict[str, str]:
         """For the record."""
@@ -128,6 +132,7 @@ class _Host:
         return transport, protocol
 
     def _lost(self, protocol: asyncio.Protocol) -> None:
+        self._closed.set()
         why = getattr(protocol, "why_lost", "")
         self._tell(why or f"the workspace ended: the host {self.id} closed the connection")
 

@@ -25,7 +25,7 @@ import asyncssh
 import pytest
 from asyncssh.packet import String
 
-from gateway.backends import CREDENTIALS_DIR, Backend, Order, Workspace, hosts
+from gateway.backends import CREDENTIALS_DIR, Backend, HostWorkspace, Order, Workspace, hosts
 from gateway.contracts.waiting import GONE_SECONDS, SECONDS
 from gateway.model import Egress, Limits, Network, SessionId, WorkspaceUser
 
@@ -60,9 +60,9 @@ async def agent(workspace: Workspace) -> AsyncIterator[asyncssh.SSHClientConnect
         async def create_connection(self, factory, _host, _port):  # type: ignore[no-untyped-def]
             return await workspace.create_connection(factory)
 
-    connection = await asyncssh.connect(
-        "agent", tunnel=Tunnel(), username="debug", known_hosts=None, client_keys=None, agent_path=None, config=None
-    )
+    plain = {"host": "agent", "username": "debug", "known_hosts": None, "client_keys": None, "agent_path": None}
+    options = workspace.login.options if isinstance(workspace, HostWorkspace) else plain
+    connection = await asyncssh.connect(tunnel=Tunnel(), config=None, **options)
     try:
         yield connection
     finally:
