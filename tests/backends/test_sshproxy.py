@@ -110,11 +110,11 @@ class TestSshProxy(StreamContract):
     started, and nothing is started on a host; and, by name, the four below.
     """
 
-    test_set_up_reaches_what_is_started_after_it = None
+    test_set_up_reaches_what_is_started_after_it = None  # type: ignore[assignment]
     """`setup@doorward` is our agent's, and there is none."""
-    test_the_order_s_environment_is_there = None
+    test_the_order_s_environment_is_there = None  # type: ignore[assignment]
     """It goes with each program (`gateway/ssh/host.py`), not with the connection: `tests/ssh/test_hosts.py`."""
-    test_leaving_ends_what_ignores_a_polite_end = None
+    test_leaving_ends_what_ignores_a_polite_end = None  # type: ignore[assignment]
     """A host's processes are its own: what has no terminal goes on when its connection ends, as with any sshd."""
 
     async def test_killed_from_outside_everyone_is_told(self, backend: Backend, order: Order, runtime: Machine) -> None:  # type: ignore[override]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,10 @@ from gateway.settings import Settings
 from tests.ssh.test_host_keys import make_key, ssh
 from tests.ssh.world import ALICE, Site, running
 from tests.stack.opa import Opa
-from tests.stack.postgres import postgres
-from tests.stack.require import require
-from tests.stack.vault import HOST_NAME, Vault, vault
+from tests.stack.vault import HOST_NAME, Vault
 from tests.waiting import until
 
 SIGN = "/v1/ssh-host/sign/doorward-host"
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
-    require("postgres")
-    directory = tmp_path_factory.mktemp("authority")
-    with postgres(directory / "postgres") as database, vault(directory / "vault", database) as server:
-        yield server
 
 
 def certified(server: Vault, key: Path, **changes: Any) -> dict[str, Any]:

@@ -18,22 +18,12 @@ from gateway.model import Holder, SessionId
 from tests.ssh.hosts import on
 from tests.ssh.world import Site, running
 from tests.stack.opa import Opa
-from tests.stack.postgres import postgres
-from tests.stack.require import require
 from tests.stack.sshd import USER, Sshd, sshd
-from tests.stack.vault import Vault, vault
+from tests.stack.vault import Vault
 
 pytestmark = pytest.mark.timeout(120)
 ROLE = {"vault": {"role": "doorward-proxy"}}
 SIGN = "/v1/ssh-proxy/sign/doorward-proxy"
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
-    require("postgres")
-    directory = tmp_path_factory.mktemp("authority")
-    with postgres(directory / "postgres") as database, vault(directory / "vault", database) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +127,6 @@ async def test_without_vault_nobody_is_logged_in_and_a_session_that_is_goes_on(
 async def test_a_gateway_that_has_nothing_signed_says_so(
     host: Sshd, opa_server: Opa, tmp_path: Path, unexpected: list[Any]
 ) -> None:
-    backends = {"sshproxy": {"keys": {}}}
+    backends: dict[str, Any] = {"sshproxy": {}}
     async with running(opa_server, tmp_path, targets={"there": on(host, ROLE)}, backends=backends) as site:
         assert "[backends.sshproxy.vault] is missing" in await refused(site)

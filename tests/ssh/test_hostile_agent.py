@@ -85,16 +85,23 @@ KINDS = [
 ]
 
 
+async def refusals(connection: HostileConnection) -> list[int]:
+    """What each kind of channel was refused with, that was opened and not asked for."""
+    refused = []
+    for kind, payload in KINDS:
+        opening = asyncssh.channel.SSHTCPChannel(connection, connection._loop, None, "strict", 1000, 1000)
+        try:
+            await opening._open(kind.encode(), payload)
+        except asyncssh.ChannelOpenError as error:
+            refused.append(error.code)
+    return refused
+
+
 async def test_a_channel_that_nobody_asked_for_is_refused_and_the_session_goes_on(opened: Any) -> None:
     refused: list[int] = []
 
     async def script(connection: HostileConnection, channel: HostileChannel) -> None:
-        for kind, payload in KINDS:
-            opening = asyncssh.channel.SSHTCPChannel(connection, connection._loop, None, "strict", 1000, 1000)
-            try:
-                await opening._open(kind.encode(), payload)
-            except asyncssh.ChannelOpenError as error:
-                refused.append(error.code)
+        refused.extend(await refusals(connection))
         await exit_7(channel)
 
     async with opened(script) as (_, alice, _backend):
