@@ -9,7 +9,8 @@ import data.gateway.targets
 # title: Permit
 # description: |
 #   Field for field what the gateway's own model of a permit has.  It says nothing that the target does not say, but for
-#   the grant, its end and the read-only root of what is started, which no target can lift.  Undefined when there is nothing to permit.
+#   the grant, its end and, of what is started, the read-only root, which no target can lift.  Undefined when there is
+#   nothing to permit.
 permit := {
 	"grant": _chosen.grant,
 	"target": _target,
