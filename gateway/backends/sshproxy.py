@@ -18,8 +18,6 @@ from gateway.model import Host, SessionId, WorkspaceSpec
 from gateway.settings_sshproxy import SshProxySettings
 
 CLOSED = "the workspace was closed"
-ATTEMPT_SECONDS = 0.25
-"""Between attempts at a host's several addresses (RFC 8305)."""
 
 
 class SshProxyBackend:
@@ -122,7 +120,7 @@ class _Host:
         protocol, host = factory(), self.host
         try:
             transport, _ = await asyncio.get_running_loop().create_connection(
-                lambda: _Watched(protocol, self._lost), host.address, host.port, happy_eyeballs_delay=ATTEMPT_SECONDS
+                lambda: _Watched(protocol, self._lost), host.address, host.port
             )
         except OSError as error:
             raise unreachable(self.id) from error

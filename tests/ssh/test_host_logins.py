@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,18 @@ from hvac.exceptions import Forbidden, InvalidRequest
 
 from gateway.backends.host_login import key_id
 from gateway.model import Holder, SessionId
+from tests.e2e.world import Door, grant_of
+from tests.e2e.world import until as wait
 from tests.ssh.hosts import on
-from tests.ssh.world import Site, running
+from tests.ssh.world import ALICE, Site, running
+from tests.stack import example
 from tests.stack.opa import Opa
 from tests.stack.sshd import USER, Sshd, sshd
 from tests.stack.vault import Vault
 
 pytestmark = pytest.mark.timeout(120)
 ROLE = {"vault": {"role": "doorward-proxy"}}
+RECIPE = Path(__file__).parents[2] / "docs" / "hosts.md"
 SIGN = "/v1/ssh-proxy/sign/doorward-proxy"
 
 
@@ -130,3 +136,61 @@ async def test_a_gateway_that_has_nothing_signed_says_so(
     backends: dict[str, Any] = {"sshproxy": {}}
     async with running(opa_server, tmp_path, targets={"there": on(host, ROLE)}, backends=backends) as site:
         assert "[backends.sshproxy.vault] is missing" in await refused(site)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a Door needs of a site."""
+
+    directory: Path
+    opa: Opa
+
+
+def test_the_recipe_of_the_docs_puts_a_host_behind_a_gateway_that_serves(
+    authority: Vault, opa_server: Opa, tmp_path: Path
+) -> None:
+    """docs/hosts.md, step by step, with a gateway in a process of its own; killed, it leaves no connection."""
+    text = RECIPE.read_text()
+    steps = dict(re.findall(r" +```(json|sh|toml)\n(.*?) +```\n", text, re.DOTALL))
+    public = authority.client().adapter.get("/v1/ssh-proxy/config/ca")["data"]["public_key"].strip()
+    lines = re.findall(r"^ +((?:TrustedUserCAKeys|AcceptEnv|LogLevel) .*)$", steps["sh"], re.MULTILINE)
+    assert len(lines) == 3
+    assert steps["toml"].strip() == "[backends.sshproxy.vault]"
+    trusted = tmp_path / "ca.pub"
+    trusted.write_text(f"{public}\n")
+    with sshd(tmp_path / "host", *(line.replace("/etc/ssh/doorward_ca.pub", str(trusted)) for line in lines)) as server:
+        target = json.loads(steps["json"])
+        target["host"] |= {"address": "127.0.0.1", "port": server.port, "user": USER, "host_keys": [server.host_key]}
+        example.load(opa_server, {"db1": target}, {ALICE: example.ssh_key(tmp_path, ALICE)})
+        opa_server.put(f"grants/{ALICE}", {"INC-42": grant_of(target="db1")})
+        door = Door(Place(tmp_path, opa_server), tmp_path)
+        try:
+            door.start(
+                {
+                    "state_dir": str(tmp_path / "state"),
+                    "ssh": {"listen": "127.0.0.1:0", **example.OPEN},
+                    "policy": {"url": opa_server.url, "token": {"file": str(opa_server.token_files["gateway"])}},
+                    "credentials": {
+                        "vault": {"url": authority.url, "token": {"file": str(authority.gateway_token_file)}}
+                    },
+                    "backends": {
+                        "sshproxy": {"vault": {"mount": "ssh-proxy"}}
+                    },  # TOML of the tests writes no empty table
+                }
+            )
+            ran = door.ssh("echo $TRACEPARENT; exit 5")
+            assert (ran.returncode, ran.stdout[:3]) == (5, b"00-"), ran.stderr
+            blob = os.urandom(2**20) * 16
+            assert door.ssh("cat", stdin=blob, seconds=60).stdout == blob
+            with door.terminal("echo up; cat") as terminal:
+                terminal.wait_for("up")
+                assert server.children()
+                door.stop(signal.SIGKILL)
+                wait(lambda: not server.children(), 30)
+        finally:
+            door.stop()
+            opa_server.delete("targets/db1")
+        written = (tmp_path / "gateway.log").read_text() + (tmp_path / "state" / "audit.jsonl").read_text()
+    assert "Traceback" not in written
+    assert "cert-v01" not in written
+    assert authority.gateway_token() not in written
