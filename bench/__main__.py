@@ -17,6 +17,7 @@ from bench.endings import LEVELS, endings
 from bench.kills import kills
 from bench.latency import cold, second
 from bench.memory import memory
+from bench.pools import pods, pools
 from bench.replay import replay
 from bench.samples import Samples
 from bench.stand import Stand, stand
@@ -33,6 +34,8 @@ MEASUREMENTS: dict[str, Measurement] = {
     "memory": lambda stand, asked: memory(stand, asked.sessions),  # first: later the heap has room to spare
     "latency": lambda stand, asked: cold(stand, asked.rounds, asked.warm_up),
     "second": lambda stand, asked: second(stand, asked.rounds * 2, asked.warm_up),
+    "pools": lambda stand, asked: pools(stand, asked.rounds, asked.warm_up, asked.burst),
+    "pods": lambda stand, asked: pods(stand, asked.rounds, asked.warm_up, asked.burst),
     "throughput": lambda stand, asked: throughput(stand, asked.streams, asked.megabytes),
     "decisions": lambda stand, asked: decisions(stand, asked.people, asked.rounds * 10),
     "writes": lambda stand, asked: writes(stand, asked.people, asked.rounds * 10),
@@ -51,6 +54,7 @@ FULL = {
     "endings": 100,
     "crowd": 1000,
     "replayed": 100_000,
+    "burst": 50,
 }
 QUICK = {
     "rounds": 3,
@@ -63,6 +67,7 @@ QUICK = {
     "endings": 3,
     "crowd": 20,
     "replayed": 2_000,
+    "burst": 12,
 }
 
 

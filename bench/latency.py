@@ -26,7 +26,7 @@ def cold(stand: Stand, rounds: int, warm_up: int) -> tuple[list[Row], dict[str, 
     for turn in range(warm_up + rounds):
         for stdin in (OPEN, NULL):
             for peer in stand.all_cold:
-                seconds = _timed(peer, stdin)
+                seconds = timed(peer, stdin)
                 if turn >= warm_up:
                     samples[f"{peer.name}, {stdin}"].add(seconds)
                 stand.settle()
@@ -58,7 +58,7 @@ def second(stand: Stand, rounds: int, warm_up: int) -> tuple[list[Row], dict[str
         }
         for turn in range(warm_up + rounds):
             for peer in measured:
-                seconds = _timed(peer, NULL, options=through[peer.name])
+                seconds = timed(peer, NULL, options=through[peer.name])
                 if turn >= warm_up:
                     samples[peer.name].add(seconds)
     stand.settle()
@@ -69,7 +69,7 @@ def second(stand: Stand, rounds: int, warm_up: int) -> tuple[list[Row], dict[str
     ], samples
 
 
-def _timed(peer: Peer, stdin: str, options: Sequence[str] = ()) -> float:
+def timed(peer: Peer, stdin: str, options: Sequence[str] = ()) -> float:
     """Seconds from the client's start to its end."""
     began = time.perf_counter()
     with subprocess.Popen(
