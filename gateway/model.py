@@ -7,13 +7,16 @@ these models into `schemas/`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal, NewType, Self
+from typing import Any, Literal, NewType, Self
 
 from pydantic import AwareDatetime, Field, SecretStr, field_validator, model_validator
 
+from gateway.deliveries import CredentialSpec as CredentialSpec
+from gateway.deliveries import clashes
 from gateway.obligations import PERMIT, Obligation, misfits
 from gateway.values import Name as Name
 from gateway.values import Reason as Reason
@@ -50,25 +53,6 @@ class Identity(Value):
     def ids(self) -> dict[str, str]:
         """What goes on every record from here on."""
         return {"person": self.person, **({"key_id": self.key_id} if self.key_id else {})}
-
-
-class PostgresDelivery(Value):
-    """Deliver as a libpq service file, so that `psql` works with no argument."""
-
-    kind: str = Field(default="postgres", pattern="^postgres$", description="this way of delivery")
-    host: str = Field(description="the server, as the workspace names it")
-    port: Port = Field(description="the server's port")
-    dbname: str = Field(description="the database")
-
-
-class CredentialSpec(Value):
-    """One credential to issue for this session alone."""
-
-    name: Name = Field(description="what the session calls it: the service, for libpq")
-    issuer: Name = Field(description="which of the gateway's issuers issues it")
-    role: Name = Field(description="the issuer's role that says what it is good for")
-    ttl_seconds: int = Field(ge=5, le=86400, description="how long it may outlive a gateway that died")
-    deliver: PostgresDelivery = Field(description="how it gets into the workspace")
 
 
 class SessionLimits(Value):
@@ -125,6 +109,13 @@ class Permit(Value):
         if wrong := misfits(value, PERMIT):
             raise ValueError(f"a session cannot be obliged to this, or not twice: {', '.join(wrong)}")
         return value
+
+    @model_validator(mode="after")
+    def _credentials_go_together(self) -> Permit:
+        ways_out = {(egress.host, egress.port) for egress in self.workspace.network.egress}
+        if wrong := list(clashes(self.credentials, ways_out)):
+            raise ValueError("; ".join(wrong))
+        return self
 
 
 class Choice(Value):
@@ -202,13 +193,29 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A credential that exists because this session does."""
+    """A credential that exists because this session does; or a static secret, which has no login and no lease."""
 
     spec: CredentialSpec
     lease_id: str
     username: str
     password: SecretStr = field(repr=False)
     expires_at: datetime
+    secret: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What a static secret holds, by its keys; empty for a lease."""
+    version: int = 0
+    """Of a static secret."""
+
+    def facts(self) -> dict[str, Any]:
+        """What it is, for records, without the secret."""
+        if self.spec.secret is not None:
+            where = {"mount": self.spec.secret.mount, "path": self.spec.secret.path, "version": self.version}
+            return {"name": self.spec.name, "lease_id": "", **where}
+        login = {"role": self.spec.role, "username": self.username}
+        return {"name": self.spec.name, "lease_id": self.lease_id, **login}
+
+
+Logins = Mapping[tuple[str, int], Lease]
+"""What the gateway itself logs in with, by host and port as the workspace names them; the first is the default."""
 
 
 @dataclass(frozen=True, slots=True)

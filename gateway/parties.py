@@ -9,7 +9,7 @@ from typing import Any, NoReturn, Protocol
 from gateway.audit.journal import Journal
 from gateway.backends import Workspace
 from gateway.errors import DoorwardError
-from gateway.model import DeliveredFile, Desk, Permit
+from gateway.model import DeliveredFile, Desk, Logins, Permit
 from gateway.obligations import AskReason
 from gateway.policy import Configured, Subject
 from gateway.verdicts import Restrictable
@@ -24,7 +24,7 @@ class Agent(Protocol):
 
     async def answers(self) -> None: ...
 
-    async def open_egress(self, permit: Permit, journal: Journal) -> None: ...
+    async def open_egress(self, permit: Permit, journal: Journal, logins: Logins) -> None: ...
 
     async def wait_gone(self) -> None: ...
 

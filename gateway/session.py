@@ -16,10 +16,11 @@ from gateway.audit.journal import Journal
 from gateway.backends import CREDENTIALS_DIR, Backend, Order, Workspace
 from gateway.clocks import Clocks
 from gateway.concurrency import background, first_done, together
-from gateway.credentials import Issuer, Leases, delivery
+from gateway.credentials import Issuer, Leases
+from gateway.credentials.delivery import delivery
 from gateway.errors import CredentialsUnavailable, DoorwardError, GatewayShutdown, SessionEnded, WorkspaceUnavailable
 from gateway.live import Live
-from gateway.model import CredentialSpec, Holder, Lease, Permit, Reason, SessionId
+from gateway.model import CredentialSpec, Holder, Permit, Reason, SessionId
 from gateway.narration import Narration, narrated, notice
 from gateway.obliged import Obligations
 from gateway.parties import Agent, Client, Connect
@@ -125,16 +126,16 @@ class Sessions:
         self, agent: Agent, leases: Sequence[Leases], permit: Permit, client: Client, journal: Journal
     ) -> None:
         """Deliver the credentials into the workspace's tmpfs, and open its ways out."""
-        env, files = delivery([lease for held in leases for lease in held.items], CREDENTIALS_DIR)
+        delivered = delivery([lease for held in leases for lease in held.items], CREDENTIALS_DIR)
         spec = permit.workspace
         await agent.setup(
-            env={**client.environment(), **spec.env, **env, "TRACEPARENT": journal.traceparent},
+            env={**client.environment(), **spec.env, **delivered.env, "TRACEPARENT": journal.traceparent},
             home=spec.home,
             shell=spec.shell,
             user=spec.user.name,
-            files=files,
+            files=delivered.files,
         )
-        await agent.open_egress(permit, journal)
+        await agent.open_egress(permit, journal, delivered.logins)
 
     async def _until_it_ends(
         self,
@@ -186,11 +187,7 @@ class _Held(tuple[Leases, ...]):
     """Leases that can say what they are without saying the secret."""
 
     def describe(self) -> dict[str, Any]:
-        return {"leases": [_lease_facts(lease) for held in self for lease in held.items]}
-
-
-def _lease_facts(lease: Lease) -> dict[str, str]:
-    return {"name": lease.spec.name, "role": lease.spec.role, "lease_id": lease.lease_id, "username": lease.username}
+        return {"leases": [lease.facts() for held in self for lease in held.items]}
 
 
 def _holder(session: SessionId, client: Client, permit: Permit, journal: Journal) -> Holder:

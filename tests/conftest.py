@@ -17,6 +17,7 @@ from tests.stack.cluster import Cluster
 from tests.stack.cluster import cluster as started_cluster
 from tests.stack.docker import Docker, docker
 from tests.stack.keycloak import Keycloak, keycloak
+from tests.stack.kinds import Kinds, all_kinds
 from tests.stack.opa import Opa, opa
 from tests.stack.require import require
 
@@ -75,6 +76,14 @@ def site(parts_dir: Path, opa_server: Opa, engine: Docker) -> Iterator[Site]:
     require("postgres")
     with standing_site(parts_dir, opa_server, engine) as everything:
         yield everything
+
+
+@pytest.fixture(scope="session")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kinds]:
+    """Every kind of server that credentials can be for, and a Vault that issues them."""
+    require("mariadb-install-db", "mysql", "redis-server", "redis-cli")
+    with all_kinds(tmp_path_factory.mktemp("kinds")) as there:
+        yield there
 
 
 @pytest.fixture(scope="session")

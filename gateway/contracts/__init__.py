@@ -4,7 +4,8 @@
 
     class TestMine(StreamContract, IsolationContract): ...
 
-Each module says which fixtures its classes ask for.  pytest, pytest-asyncio and, for issuers, asyncpg must be there:
+Each module says which fixtures its classes ask for.  pytest, pytest-asyncio and, for
+`gateway.contracts.postgres`, asyncpg must be there:
 `pip install doorward[contracts]`.  Nothing else of Doorward imports this package.
 """
 

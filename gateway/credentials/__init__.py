@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from gateway.model import CredentialSpec, DeliveredFile, Holder, Lease
+from gateway.model import CredentialSpec, Holder, Lease
 
 
 class Leases(Protocol):
@@ -41,22 +41,3 @@ class Issuer(Protocol):
     async def check(self) -> None:
         """Raise CredentialsUnavailable, with a remedy, when the issuer cannot be used."""
         ...
-
-
-def delivery(leases: Sequence[Lease], directory: str) -> tuple[dict[str, str], list[DeliveredFile]]:
-    """Environment and files that let the stock clients find `leases` with no argument.
-
-    One libpq service file holds every PostgreSQL lease, the first being the default service; the environment names the
-    file and holds no secret.
-    """
-    if not leases:
-        return {}, []
-    path = f"{directory}/pg_service.conf"
-    sections = [
-        f"[{lease.spec.name}]\nhost={lease.spec.deliver.host}\nport={lease.spec.deliver.port}\n"
-        f"dbname={lease.spec.deliver.dbname}\nuser={lease.username}\npassword={lease.password.get_secret_value()}\n"
-        f"application_name=doorward\n"
-        for lease in leases
-    ]
-    env = {"PGSERVICEFILE": path, "PGSERVICE": leases[0].spec.name}
-    return env, [DeliveredFile(path=path, mode=0o600, data="\n".join(sections).encode())]

@@ -27,6 +27,7 @@ import asyncpg
 from pydantic import SecretStr
 
 from gateway.concurrency import background, to_the_end
+from gateway.deliveries import PostgresDelivery
 from gateway.errors import CredentialsUnavailable
 from gateway.model import CredentialSpec, Holder, Lease
 from gateway.settings import EmbeddedIssuerSettings
@@ -63,6 +64,8 @@ class EmbeddedIssuer:
 
     @asynccontextmanager
     async def lease(self, credentials: Sequence[CredentialSpec], holder: Holder) -> AsyncIterator[_Leases]:
+        for spec in credentials:
+            self._require_postgres(spec)
         leases = _Leases(self)
         deadline = asyncio.get_running_loop().time() + ENTER_SECONDS
         try:
@@ -133,6 +136,14 @@ class EmbeddedIssuer:
             await connection.close(timeout=1)
         finally:
             connection.terminate()  # of a closed one: nothing
+
+    def _require_postgres(self, spec: CredentialSpec) -> None:
+        if not isinstance(spec.deliver, PostgresDelivery):
+            raise CredentialsUnavailable(
+                f"the issuer {self.name} issues for PostgreSQL alone, which the credential {spec.name!r} is not for",
+                code="credential_kind_unknown",
+                remedy="Platform team: name the issuer vault for it in the target.",
+            )
 
     def statements(self, spec: CredentialSpec, kind: str) -> str:
         file = self._settings.roles / f"{spec.role}.{kind}.sql"

@@ -35,6 +35,7 @@ from gateway.credentials.vault_client import (
     unreachable,
 )
 from gateway.credentials.vault_kept import Kept
+from gateway.credentials.vault_secret import static_lease
 from gateway.errors import CredentialsUnavailable
 from gateway.model import CredentialSpec, Holder, Lease
 
@@ -184,6 +185,8 @@ class VaultSession:
         self._hold("session's Vault token", self._renew_token, self._seconds, began, auth.lease_duration)
 
     def _issue(self, spec: CredentialSpec) -> Lease:
+        if spec.secret is not None:
+            return static_lease(self._adapter(), spec, spec.secret, self._seconds)
         began = time.monotonic()
         issued = parsed(Issued, self._ask_for(spec))
         self._issued.append(issued.lease_id)

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import json
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,9 +19,11 @@ from asyncssh.packet import String
 
 from gateway.audit.journal import Journal
 from gateway.backends import Workspace, hosts
+from gateway.deliveries import REDIS
 from gateway.errors import DoorwardError, WorkspaceUnavailable
-from gateway.model import DeliveredFile, Egress, Permit
+from gateway.model import DeliveredFile, Egress, Lease, Logins, Permit
 from gateway.ssh import inside
+from gateway.ssh.dialling import dialled
 from gateway.ssh.raw import RawChannel
 from gateway.telemetry import Step
 
@@ -97,18 +99,18 @@ class Agent:
         if self.connection.is_closed():  # then what was asked was refused by asyncssh itself
             raise WorkspaceUnavailable("the connection to the workspace was lost")
 
-    async def open_egress(self, permit: Permit, journal: Journal) -> None:
+    async def open_egress(self, permit: Permit, journal: Journal, logins: Logins) -> None:
         """Let the workspace reach what the permit names, and nothing else.  Raises WorkspaceUnavailable.
 
         The agent listens inside, on the loopback address that /etc/hosts gives the name; each connection comes to the
-        gateway as a channel, is recorded, and is dialled from here.  Listeners end with the agent's connection.
+        gateway as a channel, is recorded, and is dialled from here, and logged in where one of `logins` is for it.
+        The first of those is also where `redis-cli` looks.  Listeners end with the agent's connection.
         """
-        addresses = hosts(permit.workspace)
-        for egress in permit.workspace.network.egress:
-            dial = _dialler(self.connection, egress, journal)
+        for address, port, egress in _ways(permit, list(logins)[:1]):
+            dial = _dialler(self.connection, egress, logins.get((egress.host, egress.port)), journal)
             try:
                 async with asyncio.timeout(SETUP_SECONDS):
-                    await self.connection.create_server(dial, addresses[egress.host], egress.port)
+                    await self.connection.create_server(dial, address, port)
             except (asyncssh.Error, asyncssh.ChannelListenError, OSError) as error:  # TimeoutError is an OSError
                 raise WorkspaceUnavailable(
                     f"the workspace could not be given its way to {egress.host}:{egress.port}"
@@ -135,17 +137,33 @@ async def connected(workspace: Workspace) -> AsyncIterator[Agent]:
         connection.abort()
 
 
-def _dialler(connection: inside.AgentConnection, egress: Egress, journal: Journal) -> Any:
+def _ways(permit: Permit, for_redis: Sequence[tuple[str, int]]) -> Iterator[tuple[str, int, Egress]]:
+    """Where the agent listens, for which way out; one of `for_redis` where `redis-cli` looks of itself, besides."""
+    addresses = hosts(permit.workspace)
+    for egress in permit.workspace.network.egress:
+        yield addresses[egress.host], egress.port, egress
+        if (egress.host, egress.port) in for_redis:
+            yield *REDIS, egress
+
+
+def _dialler(connection: inside.AgentConnection, egress: Egress, login: Lease | None, journal: Journal) -> Any:
     async def dial(_host: str, _port: int) -> Any:
         # Any other exception than ChannelOpenError would end the agent's connection, and with it the session.
         forwarder = None
+        is_wanted = False
         try:
-            async with journal.step(Step.EGRESS, host=egress.host, port=egress.port):
-                forwarder = await connection.forward_connection(egress.dial.host, egress.dial.port)
+            async with journal.step(Step.EGRESS, host=egress.host, port=egress.port, **_used(login)):
+                forwarder = await dialled(egress.dial, login)
+            is_wanted = not connection.is_closed()
         except DoorwardError as error:
-            if forwarder is not None:
-                forwarder.close()  # unrecorded, so hung up
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, error.reasons[0].code) from error
+        finally:
+            if forwarder is not None and not is_wanted:
+                forwarder.close()  # unrecorded, or nobody is there any more: hung up
         return forwarder
 
     return dial
+
+
+def _used(login: Lease | None) -> dict[str, str]:
+    return {} if login is None else {"credential": login.spec.name}

@@ -21,7 +21,7 @@ from gateway.audit.journal import Journal
 from gateway.backends import HostWorkspace, Login, Workspace
 from gateway.backends.host_login import in_our_words
 from gateway.errors import WorkspaceUnavailable
-from gateway.model import DeliveredFile, Permit
+from gateway.model import DeliveredFile, Logins, Permit
 from gateway.ssh import agent, inside
 from gateway.ssh.algorithms import GCM, KEY_EXCHANGE, MAC, WITHOUT_GCM
 from gateway.ssh.raw import RawChannel
@@ -106,7 +106,7 @@ class Host(agent.Agent):
         if any(True for _ in files):
             raise WorkspaceUnavailable(f"{self.name} is given no credentials: no agent on it would keep them")
 
-    async def open_egress(self, permit: Permit, journal: Journal) -> None:
+    async def open_egress(self, permit: Permit, journal: Journal, logins: Logins) -> None:
         """Raises WorkspaceUnavailable where the permit names a way out: a host has its own network."""
         if permit.workspace.network.egress:
             raise WorkspaceUnavailable(f"{self.name} is given no ways out: it has a network of its own")

@@ -5,6 +5,10 @@
 #   VAULT_ADDR, VAULT_TOKEN          the server and an administrator's token (or VAULT_TOKEN_FILE)
 #   POSTGRES_ADDRESS                 host:port/database?sslmode=...   as Vault sees it
 #   ISSUER_PASSWORD_FILE             password of doorward_issuer (database/issuer.sql)
+#   MARIADB_ADDRESS                  host:port of a MariaDB, as Vault sees it; password of its doorward_issuer (mariadb/issuer.sql)
+#   MARIADB_PASSWORD_FILE            in this file
+#   REDIS_ADDRESS, REDIS_PASSWORD_FILE  the same for a Redis 7: its user doorward_issuer is in ../README.md
+#   KV_MOUNT                         where Vault keeps secrets that are delivered as files (KV version 2); made unless there
 #   GATEWAY_TOKEN_FILE               where the token goes (0600)
 #   HOST_NAMES                       names that engineers type for the door, comma-separated: Vault then signs its host keys
 #   USER_NAMES                       people whose keys Vault may certify, comma-separated, or * (ssh-user/sign/doorward-user)
@@ -31,12 +35,35 @@ done
 "$vault" write database/config/orders plugin_name=postgresql-database-plugin allowed_roles='orders-*' \
     connection_url="postgresql://{{username}}:{{password}}@$POSTGRES_ADDRESS" \
     username=doorward_issuer password=@"$ISSUER_PASSWORD_FILE" password_authentication=scram-sha-256
-for create in "$here"/database/*.create.sql; do
-    role=$(basename "$create" .create.sql)
-    "$vault" write "database/roles/$role" db_name=orders default_ttl=1h max_ttl=24h \
-        creation_statements=@"$create" revocation_statements=@"$here/database/$role.revoke.sql"
-done
-[ "${ROTATE_ISSUER:-}" != yes ] || "$vault" write -force database/rotate-root/orders
+# roles_of FOLDER DATABASE
+roles_of() {
+    for create in "$here/$1"/*.create.*; do
+        role=$(basename "${create%.create.*}")
+        revoke=$here/$1/$role.revoke.sql
+        [ -e "$revoke" ] || revoke=
+        "$vault" write "database/roles/$role" db_name="$2" default_ttl=1h max_ttl=24h \
+            creation_statements=@"$create" ${revoke:+revocation_statements=@"$revoke"}
+    done
+    [ "${ROTATE_ISSUER:-}" != yes ] || "$vault" write -force "database/rotate-root/$2"
+}
+roles_of database orders
+
+# Of MySQL and MariaDB alike.  The password is in no URL of ours: Vault fills it in.
+if [ -n "${MARIADB_ADDRESS:-}" ]; then
+    "$vault" write database/config/stock plugin_name=mysql-database-plugin allowed_roles='stock-*' \
+        connection_url="{{username}}:{{password}}@tcp($MARIADB_ADDRESS)/" \
+        username=doorward_issuer password=@"$MARIADB_PASSWORD_FILE"
+    roles_of mariadb stock
+fi
+# Revocation is DELUSER, which ends the user's connections: Vault's plugin does that itself.
+if [ -n "${REDIS_ADDRESS:-}" ]; then
+    "$vault" write database/config/cache plugin_name=redis-database-plugin allowed_roles='cache-*' \
+        host="${REDIS_ADDRESS%:*}" port="${REDIS_ADDRESS##*:}" username=doorward_issuer password=@"$REDIS_PASSWORD_FILE"
+    roles_of redis cache
+fi
+if [ -n "${KV_MOUNT:-}" ]; then
+    "$vault" read "sys/mounts/$KV_MOUNT" >/dev/null 2>&1 || "$vault" secrets enable -path="$KV_MOUNT" -version=2 kv
+fi
 
 # The authority of host keys is a mount of its own: it can sign no user, whatever is asked.
 if [ -n "${HOST_NAMES:-}" ]; then

@@ -9,13 +9,16 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 
 from gateway.assets import folder
-from gateway.contracts.issuer import IssuerContract, Outage, connected, credential, holder, is_cut
+from gateway.contracts.issuer import Cut, IssuerContract, Outage, holder
+from gateway.contracts.postgres import PostgresConnection, PostgresDatabase
 from gateway.credentials.embedded import EmbeddedIssuer, scram_verifier
+from gateway.deliveries import CredentialSpec, FileDelivery, RedisDelivery, SecretFile, StaticSecret
 from gateway.embedded.postgres import EmbeddedPostgres, postgres
 from gateway.errors import CredentialsUnavailable
 from gateway.sections import SecretRef
@@ -25,13 +28,12 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.timeout(60)
 
 
-class Server:
+class Server(PostgresDatabase):
     """The embedded PostgreSQL, asked as its superuser."""
 
     def __init__(self, running: EmbeddedPostgres) -> None:
+        super().__init__(running.host, running.port)
         self.running = running
-        self.host = running.host
-        self.port = running.port
 
     async def ask(self, query: str) -> list[str]:
         connection = await asyncpg.connect(self.running.dsn().get_secret_value())
@@ -94,7 +96,7 @@ async def test_a_server_that_hangs_is_refused_within_two_seconds(issuer: Embedde
     try:
         async with asyncio.timeout(2):
             with pytest.raises(CredentialsUnavailable):
-                await issuer.lease([credential(database)], holder()).__aenter__()
+                await issuer.lease([database.credential()], holder()).__aenter__()
     finally:
         os.kill(pid, signal.SIGCONT)
 
@@ -118,7 +120,8 @@ async def test_the_sweep_ends_expired_roles_of_ours_and_their_connections_and_no
     await issuing.close()
 
     assert await issuer.sweep() == [ours]
-    assert await is_cut(left)
+    with pytest.raises(Cut):
+        await PostgresConnection(left).read()
     assert await database.roles() == {living, other}
 
 
@@ -144,8 +147,8 @@ async def test_the_server_never_sees_a_password(issuer: EmbeddedIssuer, database
     await database.run("ALTER SYSTEM SET log_statement = 'all'")
     await database.run("SELECT pg_reload_conf()")
     try:
-        async with issuer.lease([credential(database)], holder()) as leases:
-            await (await connected(leases.items[0])).close()
+        async with issuer.lease([database.credential()], holder()) as leases:
+            await (await database.connected(leases.items[0])).close()
             password = leases.items[0].password.get_secret_value()
             name = leases.items[0].username
 
@@ -158,9 +161,25 @@ async def test_the_server_never_sees_a_password(issuer: EmbeddedIssuer, database
         await database.run("ALTER SYSTEM RESET log_statement")
 
 
+REDIS = RedisDelivery(kind="redis", host="cache", port=6379)
+KEPT = StaticSecret(mount="kv", path="a")
+A_FILE = FileDelivery(kind="file", files=(SecretFile(path="a"),))
+
+
+@pytest.mark.parametrize("other", [{"role": "orders-readonly", "deliver": REDIS}, {"secret": KEPT, "deliver": A_FILE}])
+async def test_what_is_not_of_postgresql_is_refused_and_nothing_is_made(
+    issuer: EmbeddedIssuer, database: Server, other: dict[str, Any]
+) -> None:
+    spec = CredentialSpec(name="other", issuer="embedded", ttl_seconds=5, **other)
+    with pytest.raises(CredentialsUnavailable) as caught:
+        await issuer.lease([database.credential(), spec], holder()).__aenter__()
+    assert caught.value.reasons[0].code == "credential_kind_unknown"
+    assert await database.roles() == set()
+
+
 async def test_names_say_who_and_fit(issuer: EmbeddedIssuer, database: Server) -> None:
     long = replace(holder("session-0123456789"), person="a" * 200)
-    async with issuer.lease([credential(database)], long) as leases:
+    async with issuer.lease([database.credential()], long) as leases:
         assert leases.items[0].username.startswith(f"dw-{'a' * 32}-session-0123")
         assert await database.roles() == {leases.items[0].username}
 

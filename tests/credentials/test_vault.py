@@ -21,11 +21,13 @@ import asyncpg
 import pytest
 
 from gateway.contracts.issuer import IssuerContract, Outage
+from gateway.contracts.postgres import PostgresDatabase
 from gateway.credentials import Issuer
 from gateway.credentials.vault import VaultIssuer
 from gateway.credentials.vault_client import Issued, parsed
+from gateway.deliveries import PostgresDelivery
 from gateway.errors import CredentialsUnavailable
-from gateway.model import CredentialSpec, Holder, Lease, PostgresDelivery, SessionId
+from gateway.model import CredentialSpec, Holder, Lease, SessionId
 from gateway.sections import SecretRef
 from gateway.settings import VaultSettings
 from tests.stack.postgres import Postgres, postgres
@@ -159,19 +161,18 @@ async def refusal(issuer: Issuer, *specs: CredentialSpec) -> tuple[CredentialsUn
     return refused.value, time.monotonic() - began
 
 
-@dataclass(frozen=True)
-class PastTheIssuer:
+class PastTheIssuer(PostgresDatabase):
     """The database as the contract wants to look at it."""
 
-    postgres: Postgres
-    host: str
-    port: int
+    def __init__(self, postgres: Postgres) -> None:
+        super().__init__(postgres.host, postgres.port)
+        self._postgres = postgres
 
     async def roles(self) -> set[str]:
-        return set(self.postgres.sql(ROLES).splitlines())
+        return set(self._postgres.sql(ROLES).splitlines())
 
     async def run(self, statement: str) -> None:
-        self.postgres.sql(statement)
+        self._postgres.sql(statement)
 
 
 class TestContract(IssuerContract):
@@ -189,7 +190,7 @@ class TestContract(IssuerContract):
 
     @pytest.fixture
     def database(self, mine: Stack) -> PastTheIssuer:
-        return PastTheIssuer(mine.postgres, mine.postgres.host, mine.postgres.port)
+        return PastTheIssuer(mine.postgres)
 
     @pytest.fixture
     def outage(self, mine: Stack) -> Outage:

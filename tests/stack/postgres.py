@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import secrets
 import shutil
 import signal
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from gateway.embedded.postgres_sample import SAMPLE
 from tests.stack import StackError
-from tests.stack.process import Processes, Running, free_port, wait_until, write_secret
+from tests.stack.process import Processes, Running, free_port, unprivileged, wait_until, write_secret
 
 DATABASE = "orders"
 ISSUER = "doorward_issuer"
@@ -69,7 +68,7 @@ def start_postgres(processes: Processes, *, port: int = 0) -> Postgres:
     """initdb, start, create the sample database and the issuer."""
     directory = processes.directory
     remove_postgres(directory)
-    user, binaries, port = _user(), _binaries(), port or free_port()
+    user, binaries, port = unprivileged("postgres"), _binaries(), port or free_port()
     password = write_secret(directory / "postgres-superuser.password", secrets.token_urlsafe(24))
     issuer_password = write_secret(directory / "postgres-issuer.password", secrets.token_urlsafe(24))
     data = _initdb(directory, binaries, user, password.read_text())
@@ -126,14 +125,6 @@ def _initdb(directory: Path, binaries: Path, user: str | None, password: str) ->
 def _accepts(started: Postgres) -> bool:
     address = ["-h", started.host, "-p", str(started.port), "-d", "postgres"]
     return subprocess.run([started.binaries / "pg_isready", "-q", *address]).returncode == 0
-
-
-def _user() -> str | None:
-    """Whom the server runs as: itself refuses root."""
-    if os.geteuid() != 0:
-        return None
-    known = {entry.pw_name for entry in pwd.getpwall()}
-    return "postgres" if "postgres" in known else "nobody"
 
 
 def _binaries() -> Path:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import json
 import os
+import pwd
 import select
 import signal
 import socket
@@ -139,6 +140,13 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+def unprivileged(name: str) -> str | None:
+    """Whom a server runs as that should not be, or refuses to be, root: `name`; None where this process is not root."""
+    if os.geteuid() != 0:
+        return None
+    return name if name in {entry.pw_name for entry in pwd.getpwall()} else "nobody"
 
 
 def write_secret(path: Path, value: str) -> Path:

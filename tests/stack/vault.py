@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,10 @@ import httpx
 import hvac
 
 from tests.stack import StackError
+from tests.stack.mariadb import MariaDb
 from tests.stack.postgres import Postgres
 from tests.stack.process import Processes, Running, free_port, wait_until, write_secret
+from tests.stack.redis import Redis
 from tests.stack.sshd import USER
 from tests.stack.tools import VAULT, find_or_build
 
@@ -41,11 +43,11 @@ class Vault:
 
 
 @contextmanager
-def vault(directory: Path, postgres: Postgres, *, port: int = 0) -> Iterator[Vault]:
-    """Vault in dev mode (in memory), issuing `orders-readonly` on `postgres`."""
+def vault(directory: Path, postgres: Postgres, *others: MariaDb | Redis, port: int = 0) -> Iterator[Vault]:
+    """Vault in dev mode (in memory), issuing `orders-readonly` on `postgres`, and likewise on `others`."""
     processes = Processes(directory)
     try:
-        yield start_vault(processes, postgres, port=port)
+        yield start_vault(processes, postgres, *others, port=port)
     finally:
         processes.end()
 
@@ -60,10 +62,10 @@ def bare_vault(directory: Path, *, port: int = 0) -> Iterator[Vault]:
         processes.end()
 
 
-def start_vault(processes: Processes, postgres: Postgres, *, port: int = 0) -> Vault:
+def start_vault(processes: Processes, postgres: Postgres, *others: MariaDb | Redis, port: int = 0) -> Vault:
     """Start, then run the set-up script."""
     started = _started(processes, port)
-    _set_up(started, postgres)
+    _set_up(started, postgres, others)
     return started
 
 
@@ -80,7 +82,7 @@ def _started(processes: Processes, port: int) -> Vault:
     return started
 
 
-def _set_up(started: Vault, postgres: Postgres) -> None:
+def _set_up(started: Vault, postgres: Postgres, others: Sequence[MariaDb | Redis]) -> None:
     env = {
         "VAULT": str(find_or_build(VAULT)),
         "VAULT_ADDR": started.url,
@@ -91,7 +93,12 @@ def _set_up(started: Vault, postgres: Postgres) -> None:
         "HOST_NAMES": HOST_NAME,
         "USER_NAMES": "alice,bob",
         "HOST_LOGINS": f"{USER},deploy",
+        "KV_MOUNT": "kv",
     }
+    for other in others:
+        name = "MARIADB" if isinstance(other, MariaDb) else "REDIS"
+        env[f"{name}_ADDRESS"] = f"{other.host}:{other.port}"
+        env[f"{name}_PASSWORD_FILE"] = str(other.issuer_password_file)
     ran = subprocess.run(["sh", SETUP], env={**os.environ, **env}, capture_output=True, text=True, timeout=60)
     if ran.returncode != 0:
         raise StackError(f"{SETUP.name}: {ran.stderr.strip()}")

@@ -15,11 +15,44 @@ malformed contains {"target": name, "problems": problems} if {
 # description: What is wrong with the target, in words, by field; empty for a well-formed one.
 faults(name) := ["the entry is no object, or its name is no name"] if not exists(name)
 
-faults(name) := array.concat(
+faults(name) := array.flatten([
 	[fault.error | some fault in json.match_schema(data.targets[name], shape)[1]],
-	array.concat(_pattern_faults(name), _host_faults(name)),
-) if {
+	_pattern_faults(name),
+	_host_faults(name),
+	_clashes(name),
+]) if {
 	exists(name)
+}
+
+# What keeps credentials from standing side by side in one workspace: the gateway takes no permit with it.
+_clashes(name) := array.concat(
+	[$"credentials: {taken} is there twice" |
+		some taken in {one | some one in _taken(name)}
+		count([one | some one in _taken(name); one == taken]) > 1
+	],
+	[$"credentials.{index}.deliver: {deliver.host}:{deliver.port} is not in network.egress" |
+		some index, credential in data.targets[name].credentials
+		deliver := credential.deliver
+		deliver.kind == "redis"
+		not _reaches(name, deliver)
+	],
+)
+
+_taken(name) := array.flatten([
+	[$"the name {credential.name}" | some credential in data.targets[name].credentials],
+	[$"the file {file.path}" |
+		some credential in data.targets[name].credentials
+		some file in credential.deliver.files
+	],
+	[$"Redis at {credential.deliver.host}:{credential.deliver.port}" |
+		some credential in data.targets[name].credentials
+		credential.deliver.kind == "redis"
+	],
+])
+
+_reaches(name, deliver) if {
+	some way in data.targets[name].network.egress
+	[way.host, way.port] == [deliver.host, deliver.port]
 }
 
 # METADATA
@@ -138,18 +171,55 @@ _egress := _object(["host", "port"], {
 	"address": {"anyOf": [_address, {"type": "null"}]},
 })
 
-_credential := _object(["name", "issuer", "role", "ttl_seconds", "deliver"], {
+# Issued by a role, or a static secret that is read; and delivered in a way that is for it.
+_credential := {"anyOf": [
+	_object(["name", "issuer", "role", "ttl_seconds", "deliver"], object.union(_any_credential, {
+		"role": _name,
+		"deliver": {"anyOf": [_postgres, _mysql, _redis]},
+	})),
+	_object(["name", "issuer", "secret", "ttl_seconds", "deliver"], object.union(_any_credential, {
+		"secret": _object(["mount", "path"], {
+			"mount": object.union(_below, {"maxLength": 200}),
+			"path": object.union(_below, {"maxLength": 500}),
+			"version": _whole(1),
+		}),
+		"deliver": _object(["kind", "files"], {
+			"kind": {"const": "file"},
+			"files": {"type": "array", "minItems": 1, "maxItems": 20, "items": _secret_file},
+		}),
+	})),
+]}
+
+_any_credential := {
 	"name": _name,
 	"issuer": _name,
-	"role": _name,
 	"ttl_seconds": {"type": "integer", "minimum": 5, "maximum": 86400},
-	"deliver": _object(["host", "port", "dbname"], {
-		"kind": {"const": "postgres"},
-		"host": {"type": "string"},
-		"port": _port,
-		"dbname": {"type": "string"},
-	}),
+}
+
+_postgres := _object(["host", "port", "dbname"], {
+	"kind": {"const": "postgres"},
+	"host": {"type": "string"},
+	"port": _port,
+	"dbname": {"type": "string"},
 })
+
+_mysql := _object(["kind", "host", "port", "dbname"], {
+	"kind": {"const": "mysql"},
+	"host": {"type": "string"},
+	"port": _port,
+	"dbname": {"type": "string"},
+})
+
+_redis := _object(["kind", "host", "port"], {"kind": {"const": "redis"}, "host": {"type": "string"}, "port": _port})
+
+_secret_file := _object(["path"], {
+	"path": object.union(_below, {"maxLength": 200}),
+	"key": {"type": "string", "maxLength": 253},
+	"mode": {"enum": ["0400", "0600"]},
+})
+
+# Names with slashes between, none of which begins with a dot.
+_below := {"type": "string", "pattern": "^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$"}
 
 _session := _object(["idle_seconds", "max_seconds", "warn_seconds", "max_channels", "policy_grace_seconds"], {
 	"idle_seconds": {"type": "number", "exclusiveMinimum": 0},

@@ -6,6 +6,34 @@ _orders := data.fixtures.targets["orders-db"]
 
 _with(change) := object.union(_orders, change)
 
+_cache := {"kind": "redis", "host": "cache", "port": 6379}
+
+_elsewhere := object.union(_cache, {"host": "else"})
+
+_holding(deliveries) := _with({
+	"network": {"egress": [{"host": "cache", "port": 6379}]},
+	"credentials": [{"name": "a", "issuer": "vault", "role": "r", "ttl_seconds": 60, "deliver": deliver} |
+		some deliver in deliveries
+	],
+})
+
+_keeping(paths) := _with({"credentials": [{
+	"name": "a",
+	"issuer": "vault",
+	"secret": {"mount": "kv", "path": "stock/supplier"},
+	"ttl_seconds": 60,
+	"deliver": {"kind": "file", "files": [{"path": path} | some path in paths]},
+}]})
+
+test_every_kind_of_credential_is_sound[note] if {
+	some note, target in {
+		"redis": _holding([_cache]),
+		"mysql": _holding([{"kind": "mysql", "host": "db", "port": 3306, "dbname": "stock"}]),
+		"files": _keeping(["supplier.json", "keys/supplier"]),
+	}
+	targets.faults("x") == [] with data.targets as {"x": target}
+}
+
 test_fixtures_are_sound if {
 	count(data.fixtures.targets) > 1
 	targets.malformed == set() with data.targets as data.fixtures.targets
@@ -26,6 +54,13 @@ test_fault_is_found_and_reported[note] if {
 		"root": {"target": _with({"user": {"uid": 0}}), "says": "user.uid: Must be"},
 		"blank": {"target": _with({"force_command": " "}), "says": "force_command: Does not match"},
 		"in a list": {"target": _with({"credentials": [{}]}), "says": "credentials.0: name is required"},
+		"of no kind": {"target": _holding([{"kind": "rediss"}]), "says": "credentials.0.deliver.kind"},
+		"no group": {"target": _holding([{"kind": "mysql", "host": "x", "port": 1}]), "says": "deliver: dbname is required"},
+		"out of the folder": {"target": _keeping(["../x"]), "says": "files.0.path: Does not match"},
+		"one file twice": {"target": _keeping(["x", "x"]), "says": "the file x is there twice"},
+		"one name twice": {"target": _holding([_cache, _cache]), "says": "the name a is there twice"},
+		"one Redis twice": {"target": _holding([_cache, _cache]), "says": "Redis at cache:6379 is there twice"},
+		"no way to Redis": {"target": _holding([_elsewhere]), "says": "0.deliver: else:6379 is not in network.egress"},
 		"port of a listener": {"target": _with({"allow": {"listen": [{"host": "*", "port": -1}]}}), "says": "port: Must be"},
 		"relative socket": {"target": _with({"allow": {"sockets": {"connect": ["x"]}}}), "says": "connect.0: Does not match"},
 		"agent in text": {"target": _with({"allow": {"agent": "yes"}}), "says": "allow.agent: Invalid type"},

@@ -7,6 +7,18 @@ path "database/creds/orders-readonly" {
   capabilities = ["read"]
 }
 
+path "database/creds/stock-readonly" {
+  capabilities = ["read"]
+}
+path "database/creds/cache-readonly" {
+  capabilities = ["read"]
+}
+
+# A secret that is delivered as files (KV version 2): one block for each, likewise.
+path "kv/data/stock/supplier" {
+  capabilities = ["read"]
+}
+
 # Its own leases.  (The paths take any lease id; ids hold a random part and cannot be listed with this policy.)
 path "sys/leases/renew" {
   capabilities = ["create", "update"]

@@ -1,0 +1,1 @@
+CALL doorward.end_user('{{name}}');
