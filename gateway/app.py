@@ -138,7 +138,7 @@ def open_backends(settings: Settings, instance: str) -> list[AbstractAsyncContex
 
         docker = settings.backends.docker
         agent = docker.agent or assets.agent_binary()
-        found.append(DockerBackend.open(docker, instance, agent, assets.seccomp_profile()))
+        found.append(DockerBackend.open(docker, instance, agent, assets.seccomp_profile(), settings.state))
     if settings.backends.kubernetes is not None:
         from gateway.backends.kubernetes import KubernetesBackend
 

@@ -24,6 +24,8 @@ func main() {
 		os.Exit(run(func(a *agent) error { return a.serve(os.Stdin, os.Stdout) }))
 	case command == "--version" && len(words) == 0:
 		fmt.Println("doorward-agent", version)
+	case command == "dial" && len(words) == 1:
+		os.Exit(run(func(a *agent) error { return serveOver(words[0], os.Stdin, os.Stdout, a) }))
 	case command == "serve" && len(words) == 1:
 		os.Exit(run(func(a *agent) error { return serveAt(words[0], os.Stdin, a) }))
 	case command == "connect" && len(words) == 1:
@@ -36,7 +38,7 @@ func main() {
 	case command == "install" && len(words) > 0:
 		os.Exit(code(install(words[0], words[1:])))
 	default:
-		complain("usage: agent [--version | serve SOCKET | connect SOCKET | install FILE FOLDER... | answer ADDRESS | reach ADDRESS]")
+		complain("usage: agent [--version | dial SOCKET | serve SOCKET | connect SOCKET | install FILE FOLDER... | answer ADDRESS | reach ADDRESS]")
 		os.Exit(2)
 	}
 }

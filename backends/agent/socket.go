@@ -30,13 +30,7 @@ func serveAt(path string, lifeline io.Reader, agent *agent) error {
 	if err := listener.SetDeadline(time.Now().Add(unclaimed)); err != nil {
 		return err
 	}
-	let := make(chan error, 2)
-	go func() {
-		_, err := io.Copy(io.Discard, lifeline)
-		let <- err
-	}()
-	go guard("connection", func() { let <- serveFirst(listener, agent) }, func() { let <- nil })
-	return <-let
+	return whileHeld(lifeline, func() error { return serveFirst(listener, agent) })
 }
 
 func serveFirst(listener *net.UnixListener, agent *agent) error {

@@ -6,8 +6,9 @@ import asyncio
 import json
 import logging
 import signal
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +21,7 @@ from gateway.backends import Bindable, Order, ProtocolFactory
 from gateway.backends.docker_agent import AgentVolume
 from gateway.backends.docker_attach import Attachment, attach
 from gateway.backends.docker_engine import ASK_SECONDS, FAULTS, connect, image, removed, translated, url
+from gateway.backends.docker_line import Line, Lines
 from gateway.backends.docker_site import Engine
 from gateway.backends.docker_spec import INSTANCE_LABEL, SESSION_LABEL, bound_name, container, is_bound
 from gateway.concurrency import to_the_end
@@ -39,28 +41,37 @@ class DockerBackend:
 
     name = "docker"
 
-    def __init__(self, docker: aiodocker.Docker, agent: Path, instance: str, engine: Engine) -> None:
+    def __init__(
+        self, docker: aiodocker.Docker, agent: Path, instance: str, engine: Engine, state: Path | None
+    ) -> None:
         self._docker = docker
         self._agent = AgentVolume(docker, agent)
         self._instance = instance
         self._engine = engine
+        self._lines = Lines(state)
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: DockerSettings, instance: str, agent: Path, seccomp: Path | None = None
+        cls,
+        settings: DockerSettings,
+        instance: str,
+        agent: Path,
+        seccomp: Path | None = None,
+        state: Path | None = None,
     ) -> AsyncIterator[DockerBackend]:
         """One client for the life of the gateway.  The engine may be down meanwhile: each session finds out.
 
         `agent` and `seccomp` are the defaults for what the settings leave open; without a profile the engine's own
-        applies.  Raises SettingsError for a profile or a URL that cannot be used.
+        applies.  Streams pass sockets below `state` where the engine's containers reach them.  Raises SettingsError
+        for a profile or a URL that cannot be used.
         """
         async with connect(settings.url) as docker:
             engine = Engine(docker, instance, settings.seccomp_profile or seccomp, settings.runtime)
-            yield cls(docker, settings.agent or agent, instance, engine)
+            yield cls(docker, settings.agent or agent, instance, engine, state)
 
     def workspace(self, order: Order) -> AbstractAsyncContextManager[Bindable]:
-        return _Container(self._docker, self._agent, order, self._engine)
+        return _Container(self._docker, self._agent, order, self._engine, self._lines)
 
     def made_of(self, spec: WorkspaceSpec) -> str:
         return self._agent.version
@@ -85,7 +96,9 @@ class DockerBackend:
 class _Container:
     """One workspace, and the context that it lives in."""
 
-    def __init__(self, docker: aiodocker.Docker, agent: AgentVolume, order: Order, engine: Engine) -> None:
+    def __init__(
+        self, docker: aiodocker.Docker, agent: AgentVolume, order: Order, engine: Engine, lines: Lines
+    ) -> None:
         self.id = ""
         self._docker = docker
         self._agent = agent
@@ -93,6 +106,9 @@ class _Container:
         self._engine = engine
         self._container: DockerContainer | None = None
         self._attachment: Attachment | None = None
+        self._lines = lines
+        self._line: Line | None = None
+        self._transport: asyncio.Transport | None = None  # of the line
 
     async def __aenter__(self) -> Bindable:
         try:
@@ -110,32 +126,60 @@ class _Container:
     async def _start(self) -> None:
         found = await image(self._docker, self._order.spec.image)
         volume = await self._agent.ready(found.id)
-        config = container(self._order, found, volume, await self._engine.site())
+        configured = partial(container, self._order, found, volume, await self._engine.site())
         with translated("refused to start the workspace"):
-            created = await to_the_end(self._create(config))
+            created = await to_the_end(self._create(configured))
             async with asyncio.timeout(START_SECONDS):
                 # Attached before it runs, so that not one byte and not its end can be missed.
                 self._attachment = await attach(self._docker, created.id)
                 await created.start()
 
-    async def _create(self, config: dict[str, Any]) -> DockerContainer:
+    async def _create(self, configured: Callable[[dict[str, Any] | None], dict[str, Any]]) -> DockerContainer:
         async with asyncio.timeout(START_SECONDS):
-            self._container = created = await self._docker.containers.create(config)
+            if (line := self._lines.new()) is not None:
+                self._line = line
+                try:
+                    return self._made(await self._docker.containers.create(configured(line.mount())))
+                except DockerError as error:  # another machine's engine, or another's files around us
+                    refusal = error.message
+            created = self._made(await self._docker.containers.create(configured(None)))
+            if line is not None:
+                line.close()
+                self._line = None
+                self._lines.are_useless(refusal)
+            return created
+
+    def _made(self, created: DockerContainer) -> DockerContainer:
+        self._container = created
         self.id = created.id
         return created
 
     async def _end(self) -> None:
         attachment, self._attachment = self._attachment, None
         created, self._container = self._container, None
+        if self._line is not None:
+            self._line.close()
+        if self._transport is not None:
+            self._transport.abort()
         if attachment is not None:
             attachment.abort()
         if created is not None:
             await removed(created)
 
     async def create_connection(self, factory: ProtocolFactory) -> tuple[asyncio.Transport, asyncio.Protocol]:
-        if self._attachment is None or self._attachment.is_lost:
+        attachment, line = self._attachment, self._line
+        if attachment is None:
             raise WorkspaceUnavailable("the workspace has ended")
-        return self._attachment.connect(factory)
+        taken = await self._lines.taken(line, attachment) if line is not None else None
+        if attachment.is_lost:
+            if taken is not None:
+                taken.close()
+            raise WorkspaceUnavailable("the workspace has ended")
+        if taken is None:
+            return attachment.connect(factory)
+        self._transport, protocol = await asyncio.get_running_loop().connect_accepted_socket(factory, taken)
+        attachment.when_lost(self._transport.abort)
+        return self._transport, protocol
 
     async def bind(self, order: Order) -> None:
         if self._container is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Callable
 
@@ -35,6 +36,11 @@ async def attach(docker: aiodocker.Docker, container: str) -> Attachment:
 class Attachment(Frames):
     """Docker's frames (https://docs.docker.com/reference/api/engine/, "Attach to a container")."""
 
+    def __init__(self, transport: asyncio.Transport, name: str, lost: Callable[[Exception | None], None]) -> None:
+        super().__init__(transport, name, lost)
+        self._spoke = asyncio.Event()
+        self.on_lost = self._spoke.set
+
     def head_bytes(self, head: bytearray) -> int:
         return HEADER.size
 
@@ -43,3 +49,18 @@ class Attachment(Frames):
         if stream > STREAMS:
             raise ValueError(f"no stream has the number {stream}")
         return self.stdout if stream == STDOUT else self.stderr, length
+
+    def stdout(self, data: bytes) -> None:
+        if self._inner is None:
+            self._spoke.set()
+        super().stdout(data)
+
+    async def first_word(self) -> None:
+        """Read from now on; return when something came that nobody was there for (it is dropped), or nothing will."""
+        self.resume()
+        await self._spoke.wait()
+
+    def when_lost(self, do: Callable[[], None]) -> None:
+        self.on_lost = do
+        if self.is_lost:
+            do()

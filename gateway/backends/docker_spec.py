@@ -29,13 +29,15 @@ class Site:
     is_podman: bool = False
 
 
-def container(order: Order, image: Image, agent_volume: str, site: Site) -> dict[str, Any]:
-    """The body of the engine's create call."""
+def container(
+    order: Order, image: Image, agent_volume: str, site: Site, line: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The body of the engine's create call.  `line` is the mount of a socket that the agent dials."""
     user = order.spec.user
     return {
         "Image": image.id,
         "Entrypoint": [f"{AGENT_DIR}/{AGENT_NAME}"],
-        "Cmd": [],
+        "Cmd": ["dial", line["Target"]] if line else [],
         "Env": [f"{name}={value}" for name, value in order.environment().items()],
         "Labels": {**order.holder.labels(), INSTANCE_LABEL: site.instance},
         "Hostname": order.holder.target[:63],  # Linux takes no more than 64 bytes
@@ -49,7 +51,7 @@ def container(order: Order, image: Image, agent_volume: str, site: Site) -> dict
         "Tty": False,
         "StopSignal": "SIGTERM",
         "Healthcheck": {"Test": ["NONE"]},
-        "HostConfig": _host(order, image, agent_volume, site),
+        "HostConfig": _host(order, image, agent_volume, site, line),
     }
 
 
@@ -83,7 +85,7 @@ def _limits(limits: Limits) -> dict[str, int]:
     }
 
 
-def _host(order: Order, image: Image, agent_volume: str, site: Site) -> dict[str, Any]:
+def _host(order: Order, image: Image, agent_volume: str, site: Site, line: dict[str, Any] | None) -> dict[str, Any]:
     limits = order.spec.limits
     agent = {"Type": "volume", "Source": agent_volume, "Target": AGENT_DIR, "ReadOnly": True}
     host: dict[str, Any] = {
@@ -92,7 +94,7 @@ def _host(order: Order, image: Image, agent_volume: str, site: Site) -> dict[str
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges", *([f"seccomp={site.seccomp}"] if site.seccomp else [])],
         **_limits(limits),
-        "Mounts": [{**agent, "VolumeOptions": {"NoCopy": True}}],
+        "Mounts": [{**agent, "VolumeOptions": {"NoCopy": True}}, *([line] if line else [])],
         "Tmpfs": _tmpfs(order, image, site),
         "ShmSize": min(SHM_BYTES, limits.tmpfs_bytes),
         "NetworkMode": "none",

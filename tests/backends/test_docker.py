@@ -92,8 +92,13 @@ def settings(docker_url: str) -> DockerSettings:
 
 
 @pytest.fixture
-async def backend(settings: DockerSettings) -> AsyncIterator[DockerBackend]:
-    async with DockerBackend.open(settings, INSTANCE, agent_binary(), seccomp_profile()) as opened:
+def state(parts_dir: Path) -> Path:
+    return parts_dir / "docker-state"
+
+
+@pytest.fixture
+async def backend(settings: DockerSettings, state: Path) -> AsyncIterator[DockerBackend]:
+    async with DockerBackend.open(settings, INSTANCE, agent_binary(), seccomp_profile(), state) as opened:
         yield opened
 
 
@@ -186,7 +191,7 @@ async def test_the_engine_confirms_the_hardening(backend: DockerBackend, order: 
     assert host["NetworkMode"] == "none"
     assert host["IpcMode"] == "private"
     assert host["LogConfig"]["Type"] == "none"
-    assert [(mount["Type"], mount["RW"]) for mount in shown["Mounts"]] == [("volume", False)]
+    assert sorted((mount["Type"], mount["RW"]) for mount in shown["Mounts"]) == [("bind", False), ("volume", False)]
 
 
 async def test_a_volume_that_the_image_declares_is_in_memory(
@@ -284,8 +289,8 @@ from gateway.backends.docker import DockerBackend
 from gateway.settings import DockerSettings
 from tests.backends.test_docker import order_for
 
-async def main(url, image, session, agent):
-    async with DockerBackend.open(DockerSettings(url=url), "killed", Path(agent)) as backend:
+async def main(url, image, session, agent, state):
+    async with DockerBackend.open(DockerSettings(url=url), "killed", Path(agent), state=Path(state)) as backend:
         async with backend.workspace(order_for(image, session)):
             print("started", flush=True)
             await asyncio.Event().wait()
@@ -294,8 +299,10 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def test_a_gateway_that_is_killed_leaves_nothing(docker_url: str, found: Images, runtime: Engine) -> None:
-    command = (sys.executable, "-c", GATEWAY, docker_url, found.debug, "orphan", str(agent_binary()))
+async def test_a_gateway_that_is_killed_leaves_nothing(
+    docker_url: str, found: Images, runtime: Engine, state: Path
+) -> None:
+    command = (sys.executable, "-c", GATEWAY, docker_url, found.debug, "orphan", str(agent_binary()), str(state))
     gateway = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     assert gateway.stdout is not None
     assert await gateway.stdout.readline() == b"started\n"

@@ -14,7 +14,7 @@ import asyncssh
 import pytest
 
 from gateway.assets import agent_binary, seccomp_profile
-from gateway.backends import Backend, Order
+from gateway.backends import Backend, Order, docker, docker_agent, docker_engine, docker_site
 from gateway.backends.docker import DockerBackend
 from gateway.contracts.backend import IsolationContract, Runtime, StreamContract, agent, another, inside, sh
 from gateway.errors import WorkspaceUnavailable
@@ -47,9 +47,16 @@ def with_gvisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Dock
         yield started, debug_image(started)
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Podman runs programs to tell its version, and the client of each test asks anew: seconds on a busy machine."""
+    for module in (docker, docker_agent, docker_engine, docker_site):
+        monkeypatch.setattr(module, "ASK_SECONDS", SECONDS)
+
+
 @pytest.fixture
-async def backend(settings: DockerSettings) -> AsyncIterator[DockerBackend]:
-    async with DockerBackend.open(settings, INSTANCE, agent_binary(), seccomp_profile()) as opened:
+async def backend(settings: DockerSettings, tmp_path: Path) -> AsyncIterator[DockerBackend]:
+    async with DockerBackend.open(settings, INSTANCE, agent_binary(), seccomp_profile(), tmp_path) as opened:
         yield opened
 
 
