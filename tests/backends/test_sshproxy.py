@@ -21,6 +21,7 @@ from gateway.contracts.waiting import SECONDS
 from gateway.errors import WorkspaceUnavailable
 from gateway.model import Holder, Host, SessionId, VaultLogin, WorkspaceSpec
 from gateway.settings_sshproxy import SshProxySettings
+from tests.stack.require import require
 from tests.stack.sshd import USER, Sshd, sshd
 
 pytestmark = pytest.mark.timeout(120)
@@ -70,6 +71,11 @@ class Machine:
             if int(local.rpartition(":")[2], 16) == self._server.port and state == ESTABLISHED:
                 found.add(int(remote.rpartition(":")[2], 16))
         return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _there_is_an_sshd() -> None:
+    require("sshd")
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from tests.ssh.hosts import on
 from tests.ssh.world import ALICE, Site, running
 from tests.stack import example
 from tests.stack.opa import Opa
+from tests.stack.require import require
 from tests.stack.sshd import USER, Sshd, sshd
 from tests.stack.vault import Vault
 
@@ -30,6 +31,11 @@ pytestmark = pytest.mark.timeout(120)
 ROLE = {"vault": {"role": "doorward-proxy"}}
 RECIPE = Path(__file__).parents[2] / "docs" / "hosts.md"
 SIGN = "/v1/ssh-proxy/sign/doorward-proxy"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _there_is_an_sshd() -> None:
+    require("sshd")
 
 
 @pytest.fixture(scope="module")

@@ -25,11 +25,17 @@ from tests.ssh.test_hostile_agent import KINDS, exit_7, refusals
 from tests.ssh.world import HostileChannel, HostileConnection, Site, running, target
 from tests.stack.opa import Opa
 from tests.stack.process import free_port
+from tests.stack.require import require
 from tests.stack.sshd import USER, Sshd, make_key, sshd
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(60)
 EVERYTHING = {"agent": True, "x11": True, "listen": [{"host": "localhost", "port": 0}], "env": ["FIXED", "GREETING"]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _there_is_an_sshd() -> None:
+    require("sshd")
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from tests.stack.images import BUSYBOX
 
 PACKAGES: Mapping[str, str] = {"mmdebstrap": "mmdebstrap", "ssh": "openssh-client", "ssh-keygen": "openssh-client"}
 SLAPD = "/usr/sbin/slapd"
+SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
 ENGINE_PACKAGES: Mapping[str, str] = {"dockerd": "docker.io", "iptables": "iptables"}
 PODMAN_PACKAGES: Mapping[str, str] = {"podman": "podman", "/usr/bin/conmon": "conmon", "/usr/sbin/runc": "runc"}
 CLUSTER_PACKAGES: Mapping[str, str] = {
@@ -79,5 +80,7 @@ def obstacle(part: str) -> str:
             return f"Keycloak needs {' and '.join(missing)}: packages maven, openjdk-17-jre-headless" if missing else ""
         case "slapd":
             return "" if os.access(SLAPD, os.X_OK) else "the Debian package slapd is not installed"
+        case "sshd":
+            return "" if SSHD else "the Debian package openssh-server is not installed"
         case program:
             return "" if shutil.which(program) else f"the program {program} is not on the PATH"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.stack import StackError
+from tests.stack.machine import SSHD
 from tests.stack.process import Processes, Running, free_port, wait_until
 
 USER = getpass.getuser()
@@ -43,8 +43,7 @@ class Sshd:
 @contextmanager
 def sshd(directory: Path, *lines: str, user_authority: str = "", port: int = 0) -> Iterator[Sshd]:
     """`lines` of its configuration stand for the usual ones.  `user_authority`: whose certificates are let in."""
-    binary = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
-    if binary is None:
+    if SSHD is None:
         raise StackError("missing: sshd (Debian: openssh-server)")
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # its privilege separation folder, missing without an init
@@ -65,7 +64,7 @@ def sshd(directory: Path, *lines: str, user_authority: str = "", port: int = 0) 
     said = {line.split()[0] for line in lines}
     settings = [*lines, *(line for line in usual if line.split()[0] not in said)]
     config.write_text("".join(f"{line}\n" for line in settings))
-    running = processes.start("sshd", [binary, "-D", "-e", "-f", config])
+    running = processes.start("sshd", [SSHD, "-D", "-e", "-f", config])
     started = Sshd(directory, port, running, (directory / "host_key.pub").read_text().strip(), directory / "login_key")
     try:
         wait_until(lambda: "Server listening" in started.log, running)

@@ -44,7 +44,10 @@ else := array.concat(
 )
 
 _given_to_host(name) := array.concat(
-	["credentials: there is no agent on a host that would take them" | data.targets[name].credentials != []],
+	array.concat(
+		["backend: a host is reached by sshproxy, and by no other" | data.targets[name].backend != "sshproxy"],
+		["credentials: there is no agent on a host that would take them" | data.targets[name].credentials != []],
+	),
 	[$"break_glass.{key}: a host is as it is, and cannot be given this" |
 		some key in ["backend", "image", "network", "credentials"]
 		_ := data.targets[name].break_glass[key]

@@ -39,6 +39,7 @@ test_fault_of_a_host_is_found[note] if {
 		"no key at all": {"change": {"host": {"host_keys": ["*"]}}, "says": "host.host_keys.0: Does not match"},
 		"two ways in": {"change": {"host": {"key": "main"}}, "says": "host: Must validate one and only one"},
 		"address": {"change": {"host": {"address": "-oProxyCommand=x"}}, "says": "host.address: Does not match"},
+		"another backend": {"change": {"backend": "docker"}, "says": "backend: a host is reached by sshproxy"},
 		"image": {"change": {"image": "x"}, "says": "image: a host is as it is"},
 		"network": {"change": {"network": {"egress": []}}, "says": "network: a host is as it is"},
 		"credentials": {"change": {"credentials": [{}]}, "says": "credentials: there is no agent"},
