@@ -175,13 +175,14 @@ def in_our_words(login: Login) -> Iterator[None]:
             login, f"refused the login as {login.options['username']}; this door had let you in"
         ) from error
     except TimeoutError as error:
-        raise _not_logged_in(login, f"was not logged in to within {login.seconds:g} s") from error
+        what = f"was not logged in to within {login.seconds:g} s"
+        raise _not_logged_in(login, what, code="host_unreachable") from error
     except asyncssh.Error as error:
         raise _not_logged_in(login, f"could not be logged in to: {printable(error.reason[:200])}") from error
-    except OSError as error:
-        raise unreachable(login.name) from error
+    except OSError as error:  # that it was not there at all was told by the backend
+        raise _not_logged_in(login, "could not be logged in to: it hung up") from error
 
 
-def _not_logged_in(login: Login, what: str) -> WorkspaceUnavailable:
+def _not_logged_in(login: Login, what: str, code: str = "host_refused") -> WorkspaceUnavailable:
     remedy = f"{NOT_YOURS}Tell who runs the host: the log of its sshd says more."
-    return WorkspaceUnavailable(f"the host {login.name} {what}", code="host_refused", remedy=remedy)
+    return WorkspaceUnavailable(f"the host {login.name} {what}", code=code, remedy=remedy)

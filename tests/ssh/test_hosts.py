@@ -211,6 +211,8 @@ async def test_whoever_does_not_answer_as_a_host_is_given_up_on_in_time(
     assert f"the host 127.0.0.1:{port}" in said
     assert expected in said
     assert record["event"] == "agent"
+    code = "host_unreachable" if kind in ("nobody", "silent") else "host_refused"
+    assert record["reasons"][0]["code"] == code
 
 
 async def test_what_its_sshd_refuses_is_said_to_be_its_refusal(
