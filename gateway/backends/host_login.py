@@ -166,7 +166,7 @@ def in_our_words(login: Login) -> Iterator[None]:
         yield
     except asyncssh.HostKeyNotVerifiable as error:
         raise WorkspaceUnavailable(
-            f"{login.name} is not the host that policy knows by {login.known_by}: {printable(error.reason[:200])}",
+            f"{login.name} is not the host that policy knows: {printable(error.reason[:200])}, not {login.known_by}",
             code="host_key_mismatch",
             remedy="Nothing was sent to it. Tell the security team: its key has changed, or somebody poses as it.",
         ) from error
