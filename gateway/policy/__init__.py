@@ -7,10 +7,12 @@ Questions hold no secrets: proofs are named, never shown.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -44,8 +46,12 @@ from gateway.policy.reading import basis_of, check_version, outcome_of
 from gateway.policy.subject import Subject, permit_question, shown
 from gateway.proofs import Attempt
 from gateway.telemetry import Step
+from gateway.turns import Turns
 
 log = logging.getLogger(__name__)
+AT_ONCE = 16
+"""Questions under way, but for those about live sessions: more would wait for each other within their deadlines."""
+TURN_SECONDS = 10.0
 A = TypeVar("A", bound=Value)
 
 UNEXPLAINED = Reason(
@@ -88,6 +94,7 @@ class Policy:
         """
         self._opa = opa
         self._instance = instance
+        self._turns = Turns(AT_ONCE)
         self._hooks = hooks
         self._census = census or Census()
         self._count = meter.create_counter(Metric.UNUSABLE, description="answers of policy that could not be used")
@@ -223,7 +230,10 @@ class Policy:
         async with journal.step(step, decision=decision.value) as record:
             # Noted before the question is asked: a decision that could not be had is on record with its question.
             record.note(input=question)
-            answer, facts, record.basis = await self._ask(journal, decision, question, shape, record.traceparent)
+            async with self._turn(journal, decision):
+                question |= common(self._instance)  # asked now: a grant may have ended while the turn was waited for
+                record.note(input=question)
+                answer, facts, record.basis = await self._ask(journal, decision, question, shape, record.traceparent)
             record.note(**facts, answer=answer.model_dump(mode="json", exclude_defaults=True))
             try:
                 conceal(journal, record, answer)  # before anything of this very step is on record
@@ -233,6 +243,20 @@ class Policy:
                 raise
             record.note(outcome=outcome_of(answer))
             return answer, facts["decision_id"]
+
+    @asynccontextmanager
+    async def _turn(self, journal: Journal, decision: Decision) -> AsyncIterator[None]:
+        """A crowd at the door waits here, in turn by person, and not within the deadline of its questions."""
+        asks = journal.ids.get("person") or journal.ids.get("session") or "automation"
+        async with AsyncExitStack() as turn:
+            try:
+                async with asyncio.timeout(TURN_SECONDS):
+                    await turn.enter_async_context(self._turns.turn(asks))
+            except TimeoutError as error:
+                refusal = PolicyUnavailable("too many wait for the policy engine", code="policy_timeout")
+                self._unusable(decision, refusal, "")
+                raise refusal from error
+            yield
 
     async def _ask(
         self, journal: Journal, decision: Decision, question: dict[str, Any], shape: type[A], parent: str = ""

@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from itertools import chain
 from typing import Any
 
 from opentelemetry.metrics import Meter
 
-from gateway.backends import Order, Poolable, ProtocolFactory, Workspace, unheard
+from gateway.backends import Order, Poolable, ProtocolFactory, Workspace
 from gateway.concurrency import Crew
 from gateway.errors import WorkspaceUnavailable
 from gateway.metrics import Metric
@@ -26,9 +26,9 @@ from gateway.model import SessionId, WorkspaceSpec
 from gateway.parties import Connect
 from gateway.pools.kinds import Kind, Kinds
 from gateway.pools.shelf import YOUNG_SECONDS, Shelf
-from gateway.pools.turns import NOBODY, Turns
 from gateway.pools.warm import Claimed, Warm
 from gateway.settings_pools import PoolSettings
+from gateway.turns import NOBODY, Turns
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 5.0
@@ -105,7 +105,7 @@ class Pool:
         async with AsyncExitStack() as turn:
             try:
                 async with asyncio.timeout(self._settings.wait_seconds):
-                    await turn.enter_async_context(self._turns.turn(order.holder.person, order.waits_for))
+                    await turn.enter_async_context(self._turns.turn(order.holder.person, self._telling(order)))
             except TimeoutError as error:
                 raise self._too_busy() from error
             if why != "not bound" and (ready := (await self._claimed(kind, order, stack))[0]) is not None:
@@ -115,6 +115,11 @@ class Pool:
             started = await stack.enter_async_context(self._backend.workspace(order))
         self._starts.add(1, {"backend": self.name, "start": "cold", "why": why})
         return Cold(started, why, waited)
+
+    def _telling(self, order: Order) -> Callable[[int], None]:
+        at_once = self._settings.starts_at_once
+        words = "a workspace, and none is ready: {} wait for one to be started, {} at a time"
+        return lambda waiting: order.waits_for(words.format(waiting, at_once))
 
     def _too_busy(self) -> WorkspaceUnavailable:
         return WorkspaceUnavailable(
@@ -176,7 +181,7 @@ class Pool:
 
         self._held.add(warm.id)
         try:
-            why = await warm.live(self._backend, self._connect, self._turns.turn(NOBODY, unheard), started, over)
+            why = await warm.live(self._backend, self._connect, self._turns.turn(NOBODY), started, over)
         except WorkspaceUnavailable as error:
             shelf.failed()
             words = {"backend": self.name, "target": shelf.kind.target, "error": str(error), "in_a_row": shelf.failures}

@@ -293,7 +293,7 @@ async def test_the_reaper_knows_what_is_in_the_pool_and_what_was_claimed(stock: 
 
 async def test_a_turn_that_does_not_come_is_explained(backend: SandboxBackend, state: Path) -> None:
     async with stocked(backend, state, size=0, starts_at_once=1, wait_seconds=0.2) as stock:
-        async with stock.pool._turns.turn("bob", lambda _: None):
+        async with stock.pool._turns.turn("bob"):
             heard: list[str] = []
             order = replace(order_for(), waits_for=heard.append)
             with pytest.raises(WorkspaceUnavailable, match="others wait for theirs too") as caught:

@@ -1,14 +1,14 @@
-"""A bounded number of starts at once, in turn: one person's fifty logins do not keep another's waiting."""
+"""So many at once, in turn by person: one person's fifty logins do not keep another's waiting."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 NOBODY = ""
-"""Whose turn comes when nobody else waits: to fill a pool."""
+"""Whose turn comes when no person waits: to fill a pool."""
 
 
 class Turns:
@@ -23,19 +23,19 @@ class Turns:
 
     @property
     def waiting(self) -> int:
-        """How many persons' starts wait."""
+        """How many wait, nobody's apart."""
         return sum(len(places) for person, places in self._waiting.items() if person != NOBODY)
 
     @asynccontextmanager
-    async def turn(self, person: str, told: Callable[[str], None]) -> AsyncIterator[None]:
-        """Wait for a turn, and have it while the body runs.  `told` hears how many wait as long as it is not there."""
+    async def turn(self, person: str, told: Callable[[int], None] | None = None) -> AsyncIterator[None]:
+        """Wait for a turn, and have it while the body runs.  Until then `told` hears how many wait, again and again."""
         await self._taken(person, told)
         try:
             yield
         finally:
             self._over(person)
 
-    async def _taken(self, person: str, told: Callable[[str], None]) -> None:
+    async def _taken(self, person: str, told: Callable[[int], None] | None) -> None:
         place = _Place(told)
         self._waiting.setdefault(person, deque()).append(place)
         self._give()
@@ -63,8 +63,15 @@ class Turns:
     def _give(self) -> None:
         while self._running < self._at_once and self._next():
             self._running += 1
-        for place in self._places():
-            place.told(self._words())
+        listening = [
+            place.told
+            for person, places in self._waiting.items()
+            if person != NOBODY
+            for place in places
+            if place.told is not None
+        ]
+        for told in listening:
+            told(self.waiting)
 
     def _next(self) -> bool:
         """Give a turn to the person who had theirs longest ago; False when there is nobody to give it to."""
@@ -82,16 +89,8 @@ class Turns:
                     return True
         return False
 
-    def _places(self) -> Iterator[_Place]:
-        for person, places in self._waiting.items():
-            if person != NOBODY:
-                yield from places
-
-    def _words(self) -> str:
-        return f"a workspace, and none is ready: {self.waiting} wait for one to be started, {self._at_once} at a time"
-
 
 class _Place:
-    def __init__(self, told: Callable[[str], None]) -> None:
+    def __init__(self, told: Callable[[int], None] | None) -> None:
         self.told = told
         self.given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
