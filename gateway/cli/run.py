@@ -8,10 +8,9 @@ import json
 from collections.abc import Coroutine
 from typing import Any
 
-import uvloop
-
 from gateway import logs
 from gateway.cli import add_config, settings_of
+from gateway.loops import Loop
 from gateway.settings import Settings
 
 
@@ -56,7 +55,7 @@ def _embedded(parsed: argparse.Namespace) -> int:
 
 
 def _run(coroutine: Coroutine[Any, Any, None]) -> int:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=Loop) as runner:
         runner.run(coroutine)
     return 0
 

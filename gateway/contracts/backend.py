@@ -285,7 +285,7 @@ class IsolationContract:
                 started += 1
             else:
                 pytest.fail(f"{started} processes were started, and the limit is {limit}")
-        assert 0 < started < limit
+        assert 0 < started < limit, line
 
     async def test_memory_is_limited(self, backend: Backend, order: Order) -> None:
         async with backend.workspace(order) as workspace, agent(workspace) as connection:
