@@ -61,16 +61,34 @@ class AuditSettings(Section):
     )
 
 
+class VaultKubernetesSettings(Section):
+    """The gateway's own token by Vault's Kubernetes auth method, for the service account of its pod."""
+
+    role: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")
+    mount: str = Field(default="kubernetes", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_/-]*$")
+    token_file: Path = Field(
+        default=Path("/var/run/secrets/kubernetes.io/serviceaccount/token"),
+        description="the service account's projected token; read at each login, for the kubelet replaces it",
+    )
+
+
 class VaultSettings(Section):
-    """A Vault (or OpenBao) whose database secrets engine issues credentials."""
+    """A Vault (or OpenBao) whose secrets engines issue credentials."""
 
     url: str = Field(pattern=r"^https?://")
-    token: SecretRef
+    token: SecretRef | None = None
+    kubernetes: VaultKubernetesSettings | None = None
     ca_file: Path | None = None
     namespace: str | None = None
     mount: str = "database"
     session_policy: str = Field(default="doorward-session", description="Vault policy of each session's own token")
     timeout_seconds: float = Field(default=1.5, gt=0, le=2.5)
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        if (self.token is None) == (self.kubernetes is None):
+            raise ValueError("say how the gateway is known to Vault: exactly one of `token` and `kubernetes`")
+        return self
 
 
 class EmbeddedIssuerSettings(Section):

@@ -103,6 +103,15 @@ WRONG: dict[str, tuple[dict[str, Any] | str, str]] = {
     "a client without a token": ("[door.clients.ticketing]\n", "door.clients.ticketing"),
     "a client of an odd name": ('[door.clients."a b".token]\nenv = "X"\n', "door.clients.a b"),
     "an unknown backend": ({"backends": {"dokcer": {"url": "x"}}}, "backends.dokcer"),
+    "no way into Vault": ({"credentials": {"vault": {"url": "https://v"}}}, "credentials.vault"),
+    "two ways into Vault": (
+        {"credentials": {"vault": {"url": "https://v", "token": {"env": "s3cret"}, "kubernetes": {"role": "r"}}}},
+        "credentials.vault",
+    ),
+    "a Vault role that is a path": (
+        {"credentials": {"vault": {"url": "https://v", "kubernetes": {"role": "../r"}}}},
+        "credentials.vault.kubernetes.role",
+    ),
     "an unknown exporter": ({"telemetry": {"exporter": "otlp"}}, "telemetry.exporter"),
     "an instance of an odd name": ({"instance": "../x"}, "instance"),
 }

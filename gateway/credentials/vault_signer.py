@@ -9,8 +9,8 @@ from typing import Self
 
 from pydantic import Field
 
-from gateway.credentials.vault import GatewayToken
 from gateway.credentials.vault_client import Answer, VaultClient, in_our_words, parsed
+from gateway.credentials.vault_token import GatewayToken
 from gateway.errors import CredentialsUnavailable
 from gateway.model import VaultLogin
 from gateway.settings import VaultSettings
@@ -34,7 +34,7 @@ class Signer:
     async def open(cls, settings: VaultSettings, mount: str) -> AsyncIterator[Self]:
         client = VaultClient(settings)
         try:
-            yield cls(client, GatewayToken(client, settings.token), mount)
+            yield cls(client, GatewayToken.of(client), mount)
         finally:
             await client.close()
 

@@ -9,7 +9,10 @@
 #   MARIADB_PASSWORD_FILE            in this file
 #   REDIS_ADDRESS, REDIS_PASSWORD_FILE  the same for a Redis 7: its user doorward_issuer is in ../README.md
 #   KV_MOUNT                         where Vault keeps secrets that are delivered as files (KV version 2); made unless there
-#   GATEWAY_TOKEN_FILE               where the token goes (0600)
+#   GATEWAY_TOKEN_FILE               where the token goes (0600); with KUBERNETES_HOST it can be left out, and none is made
+#   KUBERNETES_HOST                  https://... of the cluster whose service account the gateway logs in as; it needs no token then
+#   KUBERNETES_ACCOUNT               that account, NAMESPACE/NAME; doorward-workspaces/doorward-gateway unless said
+#   KUBERNETES_CA_FILE, KUBERNETES_REVIEWER_TOKEN_FILE  for a Vault outside the cluster: whom to trust, and whose right to review tokens
 #   HOST_NAMES                       names that engineers type for the door, comma-separated: Vault then signs its host keys
 #   USER_NAMES                       people whose keys Vault may certify, comma-separated, or * (ssh-user/sign/doorward-user)
 #   HOST_LOGINS                      accounts on real hosts that sessions may log in as, comma-separated (ssh-proxy/sign/doorward-proxy)
@@ -103,6 +106,20 @@ if [ -n "${HOST_LOGINS:-}" ]; then
                         "permit-X11-forwarding": ""},
  "ttl": "2m", "max_ttl": "1h"}
 END
+fi
+
+# A gateway in a cluster is known by its pod's service account, and no token has to be brought to it.  Periodic, and an
+# orphan by nature: the tokens of its sessions are its children, so it must not have a longest life.
+if [ -n "${KUBERNETES_HOST:-}" ]; then
+    account=${KUBERNETES_ACCOUNT:-doorward-workspaces/doorward-gateway}
+    "$vault" read sys/auth/kubernetes >/dev/null 2>&1 || "$vault" auth enable kubernetes
+    "$vault" write auth/kubernetes/config kubernetes_host="$KUBERNETES_HOST" \
+        ${KUBERNETES_CA_FILE:+kubernetes_ca_cert=@"$KUBERNETES_CA_FILE"} \
+        ${KUBERNETES_REVIEWER_TOKEN_FILE:+token_reviewer_jwt=@"$KUBERNETES_REVIEWER_TOKEN_FILE"}
+    "$vault" write auth/kubernetes/role/doorward-gateway bound_service_account_names="${account#*/}" \
+        bound_service_account_namespaces="${account%/*}" audience=vault alias_name_source=serviceaccount_uid \
+        token_policies="doorward-gateway${HOST_NAMES:+,doorward-host}${HOST_LOGINS:+,doorward-proxy}" token_no_default_policy=true token_period=24h
+    [ -n "${GATEWAY_TOKEN_FILE:-}" ] || exit 0
 fi
 
 # Periodic and orphan: lives as long as the gateway renews it, and not only as long as who ran this.

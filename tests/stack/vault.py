@@ -14,6 +14,7 @@ import httpx
 import hvac
 
 from tests.stack import StackError
+from tests.stack.cluster import Cluster
 from tests.stack.mariadb import MariaDb
 from tests.stack.postgres import Postgres
 from tests.stack.process import Processes, Running, free_port, wait_until, write_secret
@@ -22,6 +23,7 @@ from tests.stack.sshd import USER
 from tests.stack.tools import VAULT, find_or_build
 
 HOST_NAME = "door.test"
+Other = MariaDb | Redis | Cluster
 SETUP = Path(__file__).parents[2] / "secrets" / "vault" / "setup.sh"
 
 
@@ -43,7 +45,7 @@ class Vault:
 
 
 @contextmanager
-def vault(directory: Path, postgres: Postgres, *others: MariaDb | Redis, port: int = 0) -> Iterator[Vault]:
+def vault(directory: Path, postgres: Postgres, *others: Other, port: int = 0) -> Iterator[Vault]:
     """Vault in dev mode (in memory), issuing `orders-readonly` on `postgres`, and likewise on `others`."""
     processes = Processes(directory)
     try:
@@ -62,7 +64,7 @@ def bare_vault(directory: Path, *, port: int = 0) -> Iterator[Vault]:
         processes.end()
 
 
-def start_vault(processes: Processes, postgres: Postgres, *others: MariaDb | Redis, port: int = 0) -> Vault:
+def start_vault(processes: Processes, postgres: Postgres, *others: Other, port: int = 0) -> Vault:
     """Start, then run the set-up script."""
     started = _started(processes, port)
     _set_up(started, postgres, others)
@@ -82,7 +84,7 @@ def _started(processes: Processes, port: int) -> Vault:
     return started
 
 
-def _set_up(started: Vault, postgres: Postgres, others: Sequence[MariaDb | Redis]) -> None:
+def _set_up(started: Vault, postgres: Postgres, others: Sequence[Other]) -> None:
     env = {
         "VAULT": str(find_or_build(VAULT)),
         "VAULT_ADDR": started.url,
@@ -96,6 +98,12 @@ def _set_up(started: Vault, postgres: Postgres, others: Sequence[MariaDb | Redis
         "KV_MOUNT": "kv",
     }
     for other in others:
+        if isinstance(other, Cluster):
+            reviewer = write_secret(started.gateway_token_file.with_name("reviewer.token"), other.token("admin"))
+            env["KUBERNETES_HOST"] = other.url
+            env["KUBERNETES_CA_FILE"] = str(other.authority)
+            env["KUBERNETES_REVIEWER_TOKEN_FILE"] = str(reviewer)
+            continue
         name = "MARIADB" if isinstance(other, MariaDb) else "REDIS"
         env[f"{name}_ADDRESS"] = f"{other.host}:{other.port}"
         env[f"{name}_PASSWORD_FILE"] = str(other.issuer_password_file)

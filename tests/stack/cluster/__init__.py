@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import yaml
@@ -48,13 +49,22 @@ class Cluster:
     process: Running
     enforcement: Enforcement
 
+    url: ClassVar[str] = f"https://127.0.0.1:{API}"
+
+    @property
+    def authority(self) -> Path:
+        """Who signed the API's certificate."""
+        return self.layout.pki / "apiserver.crt"
+
+    def token(self, user: str) -> str:
+        """That of one of `files.USERS`."""
+        return str(json.loads(self.layout.kubeconfig(user).read_text())["users"][0]["user"]["token"])
+
     def client(self, user: str = "admin") -> httpx.Client:
         """The API, as one of `files.USERS`."""
-        config = json.loads(self.layout.kubeconfig(user).read_text())
-        token = config["users"][0]["user"]["token"]
-        trust = ssl.create_default_context(cafile=str(self.layout.pki / "apiserver.crt"))
-        headers = {"authorization": f"Bearer {token}"}
-        return httpx.Client(base_url=f"https://127.0.0.1:{API}", headers=headers, verify=trust, timeout=30)
+        trust = ssl.create_default_context(cafile=str(self.authority))
+        headers = {"authorization": f"Bearer {self.token(user)}"}
+        return httpx.Client(base_url=self.url, headers=headers, verify=trust, timeout=30)
 
     def apply(self, file: Path) -> None:
         """Create the objects of a file as `kubectl apply` would; one that is there is left alone."""
@@ -80,14 +90,19 @@ class Cluster:
         finally:
             os.kill(server, signal.SIGCONT)
 
-    def config_for(self, account: str, namespace: str) -> Path:
-        """A kubeconfig whose user is a service account of `namespace`."""
+    def token_of(self, account: str, namespace: str, *audiences: str) -> str:
+        """A projected token of a service account, for the API or for `audiences`."""
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
+        asked = {"audiences": audiences} if audiences else {}
         with self.client() as client:
             answer = client.post(
-                path, json={"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+                path, json={"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": asked}
             )
-            token = answer.raise_for_status().json()["status"]["token"]
+            return str(answer.raise_for_status().json()["status"]["token"])
+
+    def config_for(self, account: str, namespace: str) -> Path:
+        """A kubeconfig whose user is a service account of `namespace`."""
+        token = self.token_of(account, namespace)
         file = self.layout.directory / f"{namespace}-{account}.kubeconfig"
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as out:
