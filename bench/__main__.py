@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
+from bench.crowded import crowded
 from bench.decisions import decisions
 from bench.endings import LEVELS, endings
+from bench.growth import growth
 from bench.kills import kills
 from bench.latency import cold, second
 from bench.memory import memory
@@ -37,6 +39,8 @@ MEASUREMENTS: dict[str, Measurement] = {
     "pools": lambda stand, asked: pools(stand, asked.rounds, asked.warm_up, asked.burst),
     "pods": lambda stand, asked: pods(stand, asked.rounds, asked.warm_up, asked.burst),
     "throughput": lambda stand, asked: throughput(stand, asked.streams, asked.megabytes),
+    "crowded": lambda stand, asked: crowded(stand, asked.streams, asked.megabytes),
+    "growth": lambda stand, asked: growth(stand, asked.logins),
     "decisions": lambda stand, asked: decisions(stand, asked.people, asked.rounds * 10),
     "writes": lambda stand, asked: writes(stand, asked.people, asked.rounds * 10),
     "replay": lambda stand, asked: replay(stand, asked.replayed),
@@ -50,7 +54,8 @@ FULL = {
     "megabytes": 300,
     "people": 10_000,
     "kills": 50,
-    "sessions": 50,
+    "sessions": 100,
+    "logins": 1000,
     "endings": 100,
     "crowd": 1000,
     "replayed": 100_000,
@@ -64,6 +69,7 @@ QUICK = {
     "people": 200,
     "kills": 5,
     "sessions": 5,
+    "logins": 40,
     "endings": 3,
     "crowd": 20,
     "replayed": 2_000,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.stand import Stand
+from tests.stack import StackError
 from tests.stack.tools import JAEGER, OPA, VAULT
 
 LIBRARIES = ("asyncssh", "aiodocker", "aiohttp", "uvloop", "cryptography", "pydantic")
@@ -55,3 +56,11 @@ def _processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def resident(pid: int) -> float:
+    """Bytes of memory that the process has now."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return float(line.split()[1]) * 1024
+    raise StackError(f"process {pid} has no memory")

@@ -1,12 +1,12 @@
-"""What the gateway's process weighs with one idle session, and with many."""
+"""What the gateway's process weighs with one idle session, and with many, and what the agent in a workspace does."""
 
 from __future__ import annotations
 
 import subprocess
 from contextlib import ExitStack
-from pathlib import Path
 
 from bench.clients import wait_end
+from bench.machine import resident
 from bench.samples import Samples
 from bench.stand import Stand
 from bench.table import Row
@@ -19,17 +19,19 @@ def memory(stand: Stand, many: int) -> tuple[list[Row], dict[str, Samples]]:
         pass  # what is imported and made with the first session is not the second one's
     with ExitStack() as stack:
         stack.enter_context(_idle_session(stand))
-        one = _resident(stand.door.process.pid)
+        one = resident(stand.door.process.pid)
         for _ in range(many - 1):
             stack.enter_context(_idle_session(stand))
-        all_ = _resident(stand.door.process.pid)
+        all_ = resident(stand.door.process.pid)
+        agents = Samples([resident(pid) for pid in stand.first_processes()])
     stand.settle()
     each = (all_ - one) / max(1, many - 1)
     return [
         Row("gateway's memory (RSS), 1 idle session", f"{one / 2**20:.1f} MiB"),
         Row(f"gateway's memory (RSS), {many} idle sessions", f"{all_ / 2**20:.1f} MiB"),
         Row("  per session", f"{each / 2**20:.2f} MiB"),
-    ], {"one": Samples([one]), "many": Samples([all_]), "per session": Samples([each])}
+        Row("agent's memory (RSS) in each workspace", f"{agents.median / 2**20:.2f} MiB"),
+    ], {"agents": agents, "one": Samples([one]), "many": Samples([all_]), "per session": Samples([each])}
 
 
 class _idle_session:
@@ -51,10 +53,3 @@ class _idle_session:
         self._client.stdin.close()
         wait_end(self._client)
         self._client.stdout.close()
-
-
-def _resident(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return float(line.split()[1]) * 1024
-    raise StackError(f"process {pid} has no memory")

@@ -43,6 +43,13 @@ class Stand:
         self.site.nothing_left(30)
         until(lambda: self._containers() == 1, 30)
 
+    def first_processes(self) -> list[int]:
+        """The agents of the workspaces on Docker, as processes of this machine."""
+        with self.site.docker.client() as client:
+            labels = json.dumps({"label": ["doorward.session"]})
+            found = client.get("/containers/json", params={"filters": labels}).json()
+            return [client.get(f"/containers/{one['Id']}/json").json()["State"]["Pid"] for one in found]
+
     def _containers(self) -> int:
         with self.site.docker.client() as client:
             labels = json.dumps({"ancestor": [self.site.images.debug]})

@@ -28,7 +28,7 @@ def throughput(stand: Stand, rounds: int, megabytes: int) -> tuple[list[Row], di
     measured = (*stand.all_cold, stand.sandboxed, *stock)
     samples = {f"{peer.name}, {way}": Samples() for way in (DOWN, UP) for peer in measured}
     for _ in range(rounds):
-        for way, measure in ((DOWN, _down), (UP, _up)):
+        for way, measure in ((DOWN, down), (UP, up)):
             for peer in measured:
                 samples[f"{peer.name}, {way}"].add(size / measure(peer, size) / MEGA)
                 stand.settle()
@@ -53,7 +53,8 @@ def _ratio(ours: Peer, theirs: Peer, found: Mapping[str, Samples], goal: float |
     )
 
 
-def _down(peer: Peer, size: int) -> float:
+def down(peer: Peer, size: int) -> float:
+    """Seconds in which `size` bytes came."""
     with _started(peer, f"echo go; exec head -c {size} /dev/zero", subprocess.DEVNULL) as client:
         source = _out(client)
         began = time.perf_counter()
@@ -66,7 +67,8 @@ def _down(peer: Peer, size: int) -> float:
     return seconds
 
 
-def _up(peer: Peer, size: int) -> float:
+def up(peer: Peer, size: int) -> float:
+    """Seconds in which `size` bytes went, and were counted at the other end."""
     with _started(peer, "echo go; exec wc -c", subprocess.PIPE) as client:
         source = _out(client)
         assert client.stdin is not None
