@@ -83,7 +83,8 @@ def _door(site: Site, directory: Path) -> Iterator[Door]:
     example.load(site.opa, targets, {ALICE: example.ssh_key(site.directory)})
     directory.mkdir()
     door = Door(site, directory)
-    door.start(settings_of(site, directory, backends={"sandbox": {"tools": []}}))
+    ssh = {"max_connections_per_person": 150}  # `memory` has a hundred of one person
+    door.start(settings_of(site, directory, backends={"sandbox": {"tools": []}}, ssh=ssh))
     try:
         yield door
     finally:
