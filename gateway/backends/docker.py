@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import aiodocker
@@ -24,6 +23,7 @@ from gateway.backends.docker_engine import ASK_SECONDS, FAULTS, connect, image, 
 from gateway.backends.docker_line import Line, Lines
 from gateway.backends.docker_site import Engine
 from gateway.backends.docker_spec import INSTANCE_LABEL, SESSION_LABEL, bound_name, container, is_bound
+from gateway.backends.entered import Entered
 from gateway.concurrency import to_the_end
 from gateway.errors import WorkspaceUnavailable
 from gateway.model import SessionId, WorkspaceSpec
@@ -93,7 +93,7 @@ class DockerBackend:
             await self._engine.try_once(self._agent, spec)
 
 
-class _Container:
+class _Container(Entered):
     """One workspace, and the context that it lives in."""
 
     def __init__(
@@ -109,19 +109,6 @@ class _Container:
         self._lines = lines
         self._line: Line | None = None
         self._transport: asyncio.Transport | None = None  # of the line
-
-    async def __aenter__(self) -> Bindable:
-        try:
-            await self._start()
-        except BaseException:
-            await to_the_end(self._end())
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await to_the_end(self._end())
 
     async def _start(self) -> None:
         found = await image(self._docker, self._order.spec.image)

@@ -12,10 +12,10 @@ import uuid
 from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any
 
 from gateway.backends import Bindable, Order, ProtocolFactory
+from gateway.backends.entered import Entered
 from gateway.backends.kubernetes_cluster import (
     ASK_SECONDS,
     FAULTS,
@@ -97,7 +97,7 @@ class KubernetesBackend:
             self._walls.check(spec)
 
 
-class _Pod:
+class _Pod(Entered):
     """One workspace, and the context that it lives in."""
 
     def __init__(self, cluster: Cluster, settings: KubernetesSettings, site: Site, walls: Walls, order: Order) -> None:
@@ -112,19 +112,6 @@ class _Pod:
         self._ran = False
         self._started = datetime.now(UTC)
         """By the cluster's clock, once it runs."""
-
-    async def __aenter__(self) -> Bindable:
-        try:
-            await self._start()
-        except BaseException:
-            await to_the_end(self._end())
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await to_the_end(self._end())
 
     async def _start(self) -> None:
         self._walls.check(self._order.spec)
