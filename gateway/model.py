@@ -22,6 +22,7 @@ from gateway.values import Name as Name
 from gateway.values import Reason as Reason
 from gateway.values import Value as Value
 from gateway.workspaces import Address as Address
+from gateway.workspaces import Beside as Beside
 from gateway.workspaces import Egress as Egress
 from gateway.workspaces import Host as Host
 from gateway.workspaces import Limits as Limits
@@ -101,6 +102,15 @@ class Permit(Value):
     def _a_host_is_given_nothing(self) -> Self:
         if self.workspace.host is not None and self.credentials:
             raise ValueError("a host is given no credentials: there is no agent on it that would put them in place")
+        return self
+
+    @model_validator(mode="after")
+    def _beside_a_service_is_given_nothing(self) -> Self:
+        if self.workspace.pod.beside is not None and self.credentials:
+            raise ValueError(
+                "credentials cannot be given beside a service, for there is no place for them that is not its pod's "
+                "too: leave them out, or leave workspace.pod.beside out"
+            )
         return self
 
     @field_validator("obligations")

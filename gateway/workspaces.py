@@ -1,4 +1,4 @@
-"""What a session's workspace is: something to start, with its limits, or a real host that is there already."""
+"""What a session's workspace is: something to start, with its limits, beside a service or by itself; or a real host."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Limits(Value):
 
 
 NO_LIMITS = Limits.model_construct(memory_bytes=0, cpus=0.0, pids=0, tmpfs_bytes=0)
-"""Of a host, which has its own."""
+"""Of a host, which has its own, and of what is started beside a running service, where nothing could keep them."""
 STARTED_WITH = frozenset({"image", "limits"})
 OF_WHAT_IS_STARTED = STARTED_WITH | {"user", "home", "shell", "network", "pod", "read_only"}
 """What says how a workspace is started, and says nothing of one that is there already."""
@@ -75,6 +75,41 @@ class Toleration(Value):
     )
 
 
+# As the API server checks them: what fits them cannot become another selector, or another path.
+DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+LabelKey = Annotated[
+    str,
+    Field(
+        pattern=r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$",
+        max_length=317,
+    ),
+]
+LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$")]
+
+
+class Beside(Value):
+    """A running service beside which the workspace is: an ephemeral container of one of its pods."""
+
+    namespace: DnsLabel = Field(description="where the service runs")
+    selector: dict[LabelKey, LabelValue] = Field(
+        min_length=1, max_length=20, description="labels of its pods, all of which one must have"
+    )
+    container: str = Field(
+        default="",
+        pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$",
+        description="the container whose processes are shared; empty: nobody's",
+    )
+    share_processes: bool = Field(default=False, description="whether it is in the process namespace of `container`")
+
+    @model_validator(mode="after")
+    def _shares_with_somebody(self) -> Self:
+        if self.share_processes and not self.container:
+            raise ValueError("share_processes needs `container`: say whose processes they are")
+        if self.container and not self.share_processes:
+            raise ValueError("container is for `share_processes` alone: set that, or leave `container` out")
+        return self
+
+
 class PodOptions(Value):
     """Where and how a workspace's pod runs, in Kubernetes' words; other backends do not look at it."""
 
@@ -86,6 +121,15 @@ class PodOptions(Value):
     isolation: Literal["required", "best_effort"] = Field(
         default="required", description="best_effort: also where the cluster does not enforce NetworkPolicy"
     )
+    beside: Beside | None = Field(
+        default=None, description="the running service in a pod of which it is; absent: a pod of its own"
+    )
+
+    @model_validator(mode="after")
+    def _takes_the_pod_as_it_is(self) -> Self:
+        if self.beside is not None and (idle := self.model_fields_set - {"beside"}):
+            raise ValueError(f"beside a service the pod is as it is: leave {', '.join(sorted(idle))} out")
+        return self
 
 
 class VaultLogin(Value):
@@ -146,13 +190,17 @@ class WorkspaceSpec(Value):
         description="by digest where the backend has images; a root's name in the sandbox; none on a host",
     )
     user: WorkspaceUser = Field(default=WorkspaceUser(), description="whom everything in it runs as")
-    home: str = Field(default="/home/debug", pattern=r"^/", description="the home directory, a tmpfs")
+    home: str = Field(
+        default="/home/debug", pattern=r"^/", description="the home directory, a tmpfs; beside a service the image's"
+    )
     shell: str = Field(default="", description="login shell; empty: bash, else sh")
     force_command: ForcedCommand | None = Field(
         default=None,
         description="what the shell runs instead of any shell, command or subsystem that is asked for; absent: those",
     )
-    limits: Limits = Field(default=NO_LIMITS, description="what it may use at most; none of ours on a host")
+    limits: Limits = Field(
+        default=NO_LIMITS, description="what it may use at most; none on a host, or beside a service"
+    )
     network: Network = Field(default=Network(), description="what it can reach")
     env: dict[str, str] = Field(default_factory=dict, description="visible to every process; never a secret")
     read_only: bool = Field(default=True, description="whether the root file system cannot be written to")
@@ -162,8 +210,21 @@ class WorkspaceSpec(Value):
     @model_validator(mode="after")
     def _is_started_or_there(self) -> Self:
         said = self.model_fields_set
-        if self.host is None and (missing := STARTED_WITH - said):
+        needed = STARTED_WITH if self.pod.beside is None else {"image"}
+        if self.host is None and (missing := needed - said):
             raise ValueError(f"a workspace that is started needs {' and '.join(sorted(missing))}")
         if self.host is not None and (idle := (said & OF_WHAT_IS_STARTED) - {"" if self.network.egress else "network"}):
             raise ValueError(f"a host is as it is: {', '.join(sorted(idle))} cannot be kept there")
+        return self
+
+    @model_validator(mode="after")
+    def _is_beside_what_can_be_kept(self) -> Self:
+        if self.pod.beside is None:
+            return self
+        if self.backend != "kubernetes":
+            raise ValueError(f"pod.beside is for the backend kubernetes: {self.backend} has no pods, so leave it out")
+        if "limits" in self.model_fields_set:
+            raise ValueError("limits cannot be kept beside a service, whose pod has its own: leave them out")
+        if self.network.egress:
+            raise ValueError("network.egress cannot be kept beside a service, whose network it has: leave it out")
         return self

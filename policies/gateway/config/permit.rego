@@ -88,8 +88,10 @@ _workspace := object.union_n([
 	object.filter(data.targets[_target], ["user", "home", "shell", "force_command", "pod"]),
 ])
 
-# A host is there already, and is as it is; anything else is started, in these bounds.
+# A host is there already, and is as it is, and so is a service's pod; anything else is started, in these bounds.
 _what_it_is := {"host": data.targets[_target].host} if data.targets[_target].host
+
+else := {"image": _entry.image, "read_only": true} if data.targets[_target].pod.beside
 
 else := {
 	"image": _entry.image,

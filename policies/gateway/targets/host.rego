@@ -29,7 +29,7 @@ _host_key := {
 
 # What no schema says in words: a target is either started, and has all of this, or a host, and has none of it.
 _host_faults(name) := [$"(root): {key} is required" |
-	some key in ["image", "limits"]
+	some key in _starting(name)
 	not data.targets[name][key]
 ] if {
 	not data.targets[name].host
@@ -42,6 +42,11 @@ else := array.concat(
 	],
 	array.concat(_given_to_host(name), _unkept_on_host(name)),
 )
+
+# Beside a service nothing could keep a limit.
+_starting(name) := ["image"] if data.targets[name].pod.beside
+
+else := ["image", "limits"]
 
 _given_to_host(name) := array.concat(
 	array.concat(

@@ -19,6 +19,7 @@ faults(name) := array.flatten([
 	[fault.error | some fault in json.match_schema(data.targets[name], shape)[1]],
 	_pattern_faults(name),
 	_host_faults(name),
+	_beside_faults(name),
 	_clashes(name),
 ]) if {
 	exists(name)
@@ -156,6 +157,7 @@ _pod := _object([], {
 	"image_pull_secrets": {"type": "array", "maxItems": 5, "items": _name},
 	"priority_class": {"type": "string", "maxLength": 253},
 	"isolation": {"enum": ["required", "best_effort"]},
+	"beside": _beside,
 })
 
 _toleration := _object([], {

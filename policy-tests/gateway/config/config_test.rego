@@ -84,6 +84,35 @@ test_host_is_permitted_as_it_is_and_with_nothing_of_what_is_started if {
 	answer.permit.credentials == []
 }
 
+_service := {"namespace": "shop", "selector": {"app": "payments-api"}}
+
+_beside := object.union(
+	object.remove(data.fixtures.targets.reports, ["limits"]),
+	{"backend": "kubernetes", "pod": {"beside": _service}},
+)
+
+test_beside_a_service_there_is_an_image_and_no_limit if {
+	answer := config.decision with input as _login("alice")
+		with data.people as data.fixtures.people
+		with data.targets as {"reports": _beside}
+		with data.grants as {"alice": {"R": _on("reports", "10", "14")}}
+	workspace := answer.permit.workspace
+	object.keys(workspace) == {"backend", "image", "env", "read_only", "pod"}
+	workspace.pod == {"beside": _service}
+	workspace.read_only
+}
+
+test_bad_service_is_a_target_misconfigured_and_no_permit if {
+	entry := object.union(_beside, {"pod": {"beside": {"share_processes": true}}})
+	answer := config.decision with input as _login("alice")
+		with data.people as data.fixtures.people
+		with data.targets as {"reports": entry}
+		with data.grants as {"alice": {"R": _on("reports", "10", "14")}}
+	not answer.allow
+	answer.permit == null
+	answer.reasons[0].code == "target_misconfigured"
+}
+
 test_forced_command_is_the_targets if {
 	forced := object.union(data.fixtures.targets.reports, {"force_command": "report --daily"})
 	answer := config.decision with input as _login("alice")
