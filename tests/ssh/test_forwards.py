@@ -16,6 +16,7 @@ from asyncssh.packet import String, UInt32
 from tests.ssh.openssh import X_CLIENT, KeyAgent, OpenSSH, answering, listens, reverse, reversed_by, x_server
 from tests.ssh.world import Site, running, target
 from tests.stack.opa import Opa
+from tests.stack.process import free_port
 from tests.waiting import until
 
 
@@ -27,11 +28,6 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def at_port(port: int, data: bytes = b"stressed") -> bytes:
     return await reversed_by(*await asyncio.open_connection("127.0.0.1", port), data)
-
-
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def allowing(**allow: Any) -> dict[str, Any]:
@@ -71,7 +67,7 @@ async def test_a_remote_forward_of_a_chosen_port_tells_it_and_relays(
 async def test_a_cancelled_forward_listens_no_more_and_what_is_open_goes_on(
     opa_server: Opa, tmp_path: Path, short: Path, unexpected: list[Any]
 ) -> None:
-    port = closed_port()
+    port = free_port()
     places = [{"host": "localhost", "port": port}]
     forward = ("-R", f"{port}:127.0.0.1:")
     async with running(opa_server, tmp_path, targets=allowing(listen=places)) as site, answering() as answer:
@@ -213,7 +209,7 @@ async def socks(port: int, destination: int) -> tuple[asyncio.StreamReader, asyn
 async def test_a_dynamic_forward_carries_many_at_once_and_a_closed_port_is_connect_failed(
     opa_server: Opa, tmp_path: Path, short: Path, unexpected: list[Any]
 ) -> None:
-    closed, dynamic, local = closed_port(), closed_port(), closed_port()
+    closed, dynamic, local = free_port(), free_port(), free_port()
     async with answering() as answer:
         forwards = [{"host": "127.0.0.1", "port": port} for port in (answer, closed)]
         targets = allowing(forwards=forwards)
@@ -246,7 +242,7 @@ async def test_a_dynamic_forward_carries_many_at_once_and_a_closed_port_is_conne
 async def test_what_is_refused_is_refused_by_name_and_the_session_goes_on(
     site: Site, short: Path, tmp_path: Path
 ) -> None:
-    port = closed_port()
+    port = free_port()
     options = (
         "-tt", "-R", "0:127.0.0.1:9", "-R", f"{short}/back:127.0.0.1:9", "-L", f"{short}/here:{short}/there",
         "-L", f"{port}:127.0.0.1:9", "-X", "-o", "XAuthLocation=/nonexistent", "-A",
@@ -281,7 +277,7 @@ async def test_what_is_refused_is_refused_by_name_and_the_session_goes_on(
 async def test_a_port_of_a_way_out_is_nobodys_to_listen_at_nor_to_cancel(
     opa_server: Opa, tmp_path: Path, unexpected: list[Any]
 ) -> None:
-    port = closed_port()
+    port = free_port()
     places = [{"host": host, "port": port} for host in ("127.1.0.1", "localhost", "db")]
     async with answering() as answer:
         way = {"host": "db", "port": port, "address": {"host": "127.0.0.1", "port": answer}}

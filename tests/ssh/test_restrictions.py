@@ -20,12 +20,13 @@ from gateway.ssh.relay import Lane
 from gateway.ssh.sftp.packets import Attributes, Kind, Packet, Reader, Status, packet, string
 from tests.ssh.files import Wire, serving
 from tests.ssh.openssh import KeyAgent, OpenSSH, answering, listens, reversed_by
-from tests.ssh.test_forwards import at_port, closed_port
+from tests.ssh.test_forwards import at_port
 from tests.ssh.test_hostile_agent import echo
 from tests.ssh.test_listener_races import global_request
 from tests.ssh.test_sftp_hostile import HELLO, speaking, then
 from tests.ssh.world import HostileBackend, Site, running, target
 from tests.stack.opa import Opa, opa
+from tests.stack.process import free_port
 from tests.waiting import until
 
 SECONDS = 30
@@ -99,7 +100,7 @@ async def test_forwards_end_at_once_and_the_shell_and_files_beside_them_go_on(
     opa_server: Opa, tmp_path: Path, short: Path, unexpected: list[Any]
 ) -> None:
     """One connection for all, as editors do it: a shell, a forward each way, files."""
-    local = closed_port()
+    local = free_port()
     async with open_site(opa_server, tmp_path) as (site, answer):
         options = ("-L", f"{local}:127.0.0.1:{answer}")
         async with OpenSSH(site, short).master(*options) as master:
@@ -201,7 +202,7 @@ async def test_a_session_that_begins_restricted_is_told_so(
 ) -> None:
     async with open_site(opa_server, tmp_path) as (site, answer):
         site.opa.put("targets/open/restrict", {"drop": ["forwards"], "reason": "INC-77 is looked into."})
-        local = closed_port()
+        local = free_port()
         options = ("-tt", "-L", f"{local}:127.0.0.1:{answer}")
         async with OpenSSH(site, short).started("cat", options=options) as client:
             await client.says("Closed here for now: forwards.")
@@ -281,7 +282,7 @@ async def test_a_forward_that_is_being_opened_does_not_slip_through(
 async def test_a_listener_that_is_being_made_does_not_stay(
     chosen: bool, lifted: bool, opa_server: Opa, tmp_path: Path, unexpected: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    port = closed_port()
+    port = free_port()
     gate = Gate()
     places = [{"host": "localhost", "port": 0 if chosen else port}]
     async with connected(opa_server, tmp_path, listen=places) as (site, _, connection, beside):

@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import pwd
+import random
 import select
 import signal
 import socket
@@ -134,11 +135,25 @@ def wait_until(check: Callable[[], bool], running: Running, *, seconds: float = 
         time.sleep(0.03)
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A loopback TCP port that is free now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
+    """A loopback TCP port that is free, and that nobody takes who did not choose it.
+
+    The kernel gives ports of `ip_local_port_range` to every connection that goes out and to every listener on port 0:
+    one of those would be taken before whoever asked for it listens there, or listens there again.
+    """
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    outside = [port for port in (*range(10_000, first), *range(last + 1, 65_536)) if port not in _given]
+    while True:
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", random.choice(outside or [0])))
+            except OSError:  # somebody chose it
+                continue
+            port: int = listener.getsockname()[1]
+        _given.add(port)
         return port
 
 

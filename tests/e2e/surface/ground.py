@@ -248,14 +248,6 @@ def _reverse(connection: socket.socket) -> None:
             return
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 def connect(port: int) -> socket.socket:
     """To a local port, as soon as somebody listens there."""
 

@@ -28,8 +28,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.surface.ground import INSIDE, Ground, connect, free_ports
+from tests.e2e.surface.ground import INSIDE, Ground, connect
 from tests.e2e.world import until
+from tests.stack.process import free_port
 
 INSTALL = """{{
 echo "mark: start"
@@ -90,7 +91,7 @@ def test_an_editor_installs_its_server_and_works_through_it(ground: Ground, tmp_
     packed = subprocess.run(
         ["tar", "-cf", "-", "-C", str(tmp_path), "version", "big"], capture_output=True, check=True
     ).stdout
-    [socks] = free_ports(1)
+    socks = free_port()
     control = f"/tmp/dw-code-{os.getpid()}"
     with window(ground, "-D", str(socks), "-M", "-S", control) as first:
         say(first, INSTALL.format(size=len(packed)).encode())

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.surface.ground import ECHO, ECHO_PORT, INSIDE, NOBODY, Ground, Shared, ask, connect, free_ports
+from tests.e2e.surface.ground import ECHO, ECHO_PORT, INSIDE, NOBODY, Ground, Shared, ask, connect
 from tests.ssh.openssh import X_CLIENT, KeyAgent, x_server
+from tests.stack.process import free_port
 
 AGENT = ("-A", "-o", "IdentityAgent=SSH_AUTH_SOCK")
 
@@ -29,7 +30,7 @@ def forwarding(ground: Ground, *options: str, target: str = "plain") -> Iterator
 
 @pytest.mark.row(20)
 def test_many_connections_at_once_each_with_its_half_close(ground: Ground) -> None:
-    [port] = free_ports(1)
+    port = free_port()
     with forwarding(ground, "-L", f"{port}:{ECHO}:{ECHO_PORT}") as connection:
         said = [os.urandom(300_000) + bytes([number]) for number in range(20)]
         with ThreadPoolExecutor(20) as threads:
@@ -40,7 +41,7 @@ def test_many_connections_at_once_each_with_its_half_close(ground: Ground) -> No
 
 @pytest.mark.row(20)
 def test_a_dynamic_forward(ground: Ground) -> None:
-    [port] = free_ports(1)
+    port = free_port()
     with forwarding(ground, "-D", str(port)):
         assert ask(through_socks(port, ECHO, ECHO_PORT), b"stressed") == b"desserts"
 
@@ -104,14 +105,14 @@ def test_unix_sockets_at_both_ends(ground: Ground, tmp_path: Path) -> None:
 
 @pytest.mark.row(20)
 def test_an_image_with_nothing_at_all_serves_forwards(ground: Ground) -> None:
-    [port] = free_ports(1)
+    port = free_port()
     with forwarding(ground, "-L", f"{port}:{ECHO}:{ECHO_PORT}", target="noshell"):
         assert ask(connect(port), b"stressed") == b"desserts"
 
 
 @pytest.mark.row(21)
 def test_a_destination_that_policy_refuses_is_prohibited_and_the_session_goes_on(ground: Ground) -> None:
-    good, bad = free_ports(2)
+    good, bad = free_port(), free_port()
     forwards = ("-L", f"{good}:{ECHO}:{ECHO_PORT}", "-L", f"{bad}:169.254.169.254:80")
     with ground.terminal("echo up; cat", options=("-tt", "-o", "LogLevel=INFO", *forwards)) as terminal:
         terminal.wait_for("up")
