@@ -14,7 +14,7 @@ import asyncssh
 from gateway.ssh.sftp.packets import Kind, Packet, Splitter, packet
 from tests.ssh.world import ALICE, Site, running, target
 from tests.stack.opa import Opa
-from tests.waiting import until
+from tests.waiting import SECONDS, until
 
 SECRET = b"the secret\n"
 
@@ -121,12 +121,12 @@ class Wire:
 
     async def receive(self) -> Packet:
         while (found := self._splitter.next()) is None:
-            data = await asyncio.wait_for(self.process.stdout.read(65536), 20)
+            data = await asyncio.wait_for(self.process.stdout.read(65536), SECONDS)
             assert data, "the channel has ended"
             self._splitter.feed(data)
         return found
 
     async def ended(self) -> tuple[int | None, bytes]:
         """The exit status, and what was said on stderr."""
-        done = await asyncio.wait_for(self.process.wait(), 20)
+        done = await asyncio.wait_for(self.process.wait(), SECONDS)
         return done.exit_status, bytes(done.stderr)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from asyncssh.packet import Boolean, String, UInt32
 
 from gateway.authn import Evidence, Verified
 from tests.fakes import Known
-from tests.ssh.test_hostile_client import before_authentication
+from tests.ssh.test_hostile_client import SOON, before_authentication
 from tests.ssh.visitors import CODE, PASSWORD, VERIFY, Person, comes_in, door, is_refused, judged, request
 from tests.ssh.world import ALICE, BOB, Site, running
 from tests.stack.opa import POLICIES, Opa, opa
@@ -53,7 +53,7 @@ async def test_a_method_that_is_not_open_is_not_even_verified(opa_server: Opa, t
         connection = await before_authentication(site)
         for _ in range(30):
             connection.send_packet(50, request("password", Boolean(False) + String(PASSWORD)))
-        await asyncio.wait_for(connection.wait_closed(), 10)
+        await asyncio.wait_for(connection.wait_closed(), SOON)
 
         assert passwords.asked == []
         assert not site.audit("config")
@@ -101,7 +101,7 @@ async def test_a_password_with_a_change_of_it_is_refused(opa_server: Opa, tmp_pa
 async def test_a_malformed_request_ends_the_connection(site: Site, method: str, body: bytes) -> None:
     connection = await before_authentication(site)
     connection.send_packet(50, request(method, body))
-    await asyncio.wait_for(connection.wait_closed(), 10)
+    await asyncio.wait_for(connection.wait_closed(), SOON)
     assert not site.audit("config")
 
 
@@ -110,7 +110,7 @@ async def test_answers_that_nobody_asked_for_end_the_connection(opa_server: Opa,
     async with door(opa_server, tmp_path, rules) as site:
         connection = await before_authentication(site)
         connection.send_packet(61, UInt32(1) + String(CODE))
-        await asyncio.wait_for(connection.wait_closed(), 10)
+        await asyncio.wait_for(connection.wait_closed(), SOON)
 
 
 async def test_another_request_ends_the_dialogue(opa_server: Opa, tmp_path: Path, unexpected: Any) -> None:
@@ -262,7 +262,7 @@ async def test_wrong_passwords_are_counted_however_they_are_sent(
         for _ in range(50):
             hasty.send_packet(50, wrong)
         hasty.send_packet(50, request("password", Boolean(False) + String(PASSWORD)))
-        await asyncio.wait_for(hasty.wait_closed(), 10)
+        await asyncio.wait_for(hasty.wait_closed(), SOON)
         await until(lambda: len(site.gone("connection")) == 2)
         assert len(passwords.asked) <= 4 + 12
         assert not site.audit("config")

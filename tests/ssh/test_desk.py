@@ -23,7 +23,7 @@ from tests.ssh.test_races import gated
 from tests.ssh.world import ALICE, Site, running, target
 from tests.stack.opa import POLICIES, Opa, opa
 from tests.stack.require import require
-from tests.waiting import until
+from tests.waiting import SECONDS, until
 
 TARGETS = {
     "orders-db": target(description="The orders database"),
@@ -431,7 +431,7 @@ async def test_a_gateway_that_shuts_down_ends_a_menu(opa_server: Opa, tmp_path: 
         connection = await asyncssh.connect("127.0.0.1", site.port, **site.options())
         shell = await connection.create_process(term_type="xterm", encoding=None)
         await shell.stdout.readuntil(b"leave: ")
-    ended = await asyncio.wait_for(shell.wait(), 10)
+    ended = await asyncio.wait_for(shell.wait(), SECONDS)
     assert ended.exit_status == 254
     assert b"doorward: gateway_shutdown:" in ended.stderr + ended.stdout  # type: ignore[operator]
     await connection.wait_closed()

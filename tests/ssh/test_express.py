@@ -18,7 +18,7 @@ from gateway.ssh.bounds import Bounded
 from gateway.ssh.express import Express
 from gateway.ssh.raw import GateConnection
 from tests.ssh.world import Site
-from tests.waiting import until
+from tests.waiting import SECONDS, until
 
 SIZE = 24 * 2**20
 GCM: dict[str, Any] = {"encryption_algs": ["aes128-gcm@openssh.com"]}
@@ -85,7 +85,7 @@ async def test_what_is_out_of_order_is_for_asyncssh_to_refuse(site: Site, what: 
                 for _ in range(80):  # the program reads nothing, so nothing makes room
                     channel.send_packet(MSG_CHANNEL_DATA, String(bytes(2**15 * 3)))
         with pytest.raises((asyncssh.DisconnectError, ConnectionError)):
-            await asyncio.wait_for(_lost(connection), 10)
+            await asyncio.wait_for(_lost(connection), SECONDS)
     await site.nothing_left()
     async with site.connect(**GCM) as again:
         assert (await again.run("echo ok")).stdout == "ok\n"

@@ -19,7 +19,7 @@ from tests.ssh.test_hostile_client import before_authentication
 from tests.ssh.visitors import Person, comes_in, door, is_refused
 from tests.ssh.world import ALICE, BOB, Site, running
 from tests.stack.opa import Opa
-from tests.waiting import until
+from tests.waiting import SECONDS, until
 
 NOBODY, DISABLED = "zoe", "carol"
 BANNER = "Production. Authorised use only,\nand everything is recorded."
@@ -54,7 +54,7 @@ async def conversation(site: Site, login: str, key: asyncssh.SSHKey) -> list[tup
 
     async def say(payload: bytes) -> None:
         connection.send_packet(50, payload)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(SECONDS):
             told.append(await recorder.heard.get())
 
     await say(head + String("none"))

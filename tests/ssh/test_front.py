@@ -14,11 +14,11 @@ import pytest
 from asyncssh.packet import NameList, String, UInt32
 
 from gateway.ssh.unproven import MAX_UNPROVEN_BYTES, MAX_UNPROVEN_PACKET
-from tests.ssh.test_hostile_client import before_authentication
+from tests.ssh.test_hostile_client import SOON, before_authentication
 from tests.ssh.world import BOB, Site, resident, running
 from tests.stack.opa import Opa
 from tests.test_proxy_header import proxied, with_body
-from tests.waiting import eventually, until
+from tests.waiting import SECONDS, eventually, until
 
 NOBODY_EXEMPT: dict[str, Any] = {"exempt": []}
 ENDED = b""
@@ -59,14 +59,14 @@ class Stranger:
 
     async def line(self) -> bytes:
         """What the door says first; nothing when it just hangs up."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(SOON):
             try:
                 return await self.reader.readline()
             except ConnectionResetError:
                 return ENDED
 
     async def rest(self) -> bytes:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(SOON):
             try:
                 return await self.reader.read()
             except ConnectionResetError:
@@ -85,7 +85,7 @@ async def greeted(site: Site) -> Stranger:
 
 async def logs_in(site: Site) -> bool:
     async with site.connect() as connection:
-        return (await asyncio.wait_for(connection.run("echo in"), 10)).stdout == "in\n"
+        return (await asyncio.wait_for(connection.run("echo in"), SECONDS)).stdout == "in\n"
 
 
 async def fails_to_log_in(site: Site) -> None:
@@ -199,7 +199,7 @@ async def test_who_is_authenticated_and_opens_nothing_is_hung_up_on(opened: Any)
     async with opened(channel_grace_seconds=0.5) as site, site.connect() as busy:
         process = await busy.create_process("cat")
         idle = await asyncssh.connect("127.0.0.1", site.port, **site.options())
-        await asyncio.wait_for(idle.wait_closed(), 10)
+        await asyncio.wait_for(idle.wait_closed(), SECONDS)
         process.stdin.write("still\n")
         assert await process.stdout.readline() == "still\n"
 
@@ -254,7 +254,7 @@ async def test_an_unknown_client_exchanges_keys_once(opened: Any) -> None:
     async with opened() as site:
         connection: Any = await before_authentication(site)
         connection._send_kexinit()
-        await asyncio.wait_for(connection.wait_closed(), 10)
+        await asyncio.wait_for(connection.wait_closed(), SOON)
         async with site.connect() as known:
             known._send_kexinit()
             known._kexinit_sent = True
@@ -328,7 +328,8 @@ async def test_a_header_may_come_in_pieces_and_with_the_first_words_of_ssh(opene
             await asyncio.sleep(0)
             stranger.writer.write(proxied()[cut:] + b"SSH-2.0-x\r\n")
             assert (await stranger.line()).startswith(b"SSH-2.0-")
-            assert len(await asyncio.wait_for(stranger.reader.readexactly(6), 10)) == 6  # its KEXINIT: it heard ours
+            async with asyncio.timeout(SECONDS):
+                assert len(await stranger.reader.readexactly(6)) == 6  # its KEXINIT: it heard ours
             await stranger.leave()
 
 

@@ -66,7 +66,7 @@ async def test_the_host_s_own_log_names_person_grant_and_session_of_a_login_by_c
     async with running(opa_server, tmp_path, targets={"there": on(host, ROLE)}, **settings(authority)) as site:
         async with site.connect() as alice:
             assert (await alice.run("echo in")).stdout == "in\n"
-        await site.nothing_left(30)
+        await site.nothing_left()
         [accepted] = [line for line in host.log.splitlines() if "Accepted publickey" in line]
         [workspace] = site.audit("workspace")
     assert f"ID doorward/alice/g1/{workspace['session']} (serial " in accepted
@@ -118,7 +118,7 @@ async def test_a_login_that_vault_or_the_host_does_not_give_is_told_as_theirs(
 ) -> None:
     async with running(opa_server, tmp_path, targets={"there": on(host, login)}, **settings(authority)) as site:
         assert said in await refused(site)
-        await site.nothing_left(30)
+        await site.nothing_left()
 
 
 async def test_without_vault_nobody_is_logged_in_and_a_session_that_is_goes_on(
@@ -133,7 +133,7 @@ async def test_without_vault_nobody_is_logged_in_and_a_session_that_is_goes_on(
                 assert (await alice.run("echo on")).stdout == "on\n"
             finally:
                 os.kill(authority.process.pid, signal.SIGCONT)
-        await site.nothing_left(30)
+        await site.nothing_left()
 
 
 async def test_a_gateway_that_has_nothing_signed_says_so(

@@ -26,7 +26,7 @@ from tests.ssh.world import (
     target,
 )
 from tests.stack.opa import Opa
-from tests.waiting import until
+from tests.waiting import SECONDS, until
 
 MSG_OPEN, MSG_CONFIRM, MSG_ADJUST, MSG_DATA, MSG_CLOSE, MSG_REQUEST = 90, 91, 93, 94, 97, 98
 EGRESS = [{"host": "db", "port": 5432, "address": {"host": "127.0.0.1", "port": 9}}]
@@ -56,7 +56,7 @@ def opened(opa_server: Opa, tmp_path: Path, unexpected: list[Any]) -> Callable[.
 
 async def echo(beside: Any) -> None:
     """The session beside still works, and soon."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(SECONDS):
         beside.stdin.write("here\n")
         assert await beside.stdout.readline() == "here\n"
 
@@ -268,7 +268,7 @@ async def test_setup_that_is_not_granted_is_a_workspace_that_is_not_there(
 ) -> None:
     monkeypatch.setattr("gateway.ssh.agent.SETUP_SECONDS", 0.3)
     async with opened(idle, setup_answer=answer) as (_, alice, _backend):
-        ran = await asyncio.wait_for(alice.run("x"), 5)
+        ran = await asyncio.wait_for(alice.run("x"), SECONDS)
         assert ran.exit_status == 254
         assert "workspace_unavailable" in ran.stderr
         assert "\x1b" not in ran.stderr
@@ -280,7 +280,7 @@ async def test_a_listener_that_is_never_answered_does_not_hang_the_start(
     monkeypatch.setattr("gateway.ssh.agent.SETUP_SECONDS", 0.3)
     silent = {"_process_tcpip_forward_global_request": lambda _self, _packet: None}
     async with opened(idle, egress=EGRESS, **silent) as (_, alice, _backend):
-        ran = await asyncio.wait_for(alice.run("x"), 5)
+        ran = await asyncio.wait_for(alice.run("x"), SECONDS)
         assert ran.exit_status == 254
         assert "workspace_unavailable" in ran.stderr
 
@@ -390,7 +390,7 @@ def counting(connection: Any, kinds: list[str], code: int = 0) -> None:
 
 
 async def global_request(connection: Any, name: str, payload: bytes) -> tuple[int, bytes]:
-    kind, packet = await asyncio.wait_for(connection._make_global_request(name.encode(), payload), 10)
+    kind, packet = await asyncio.wait_for(connection._make_global_request(name.encode(), payload), SECONDS)
     return kind, packet.get_remaining_payload()
 
 
@@ -434,7 +434,7 @@ async def test_a_listener_is_what_was_granted_and_still_stands_whatever_the_agen
         # With the grant goes everything, and nothing comes in while the engineer reads why.
         assert len([r for r in site.audit("arrival") if r["outcome"] == "ok"]) == 4
         site.opa.delete(f"grants/{ALICE}/g1")
-        await asyncio.wait_for(alice.wait_closed(), 10)
+        await asyncio.wait_for(alice.wait_closed(), SECONDS)
 
 
 async def test_an_agent_that_lies_about_where_it_listens_gets_nobody_elses_place(opened: Any) -> None:
@@ -501,7 +501,7 @@ async def test_ways_back_of_a_program_are_its_own_and_a_single_one_is_single(ope
         assert await spare._make_request(b"x11-req", b"\1" + cookie) is True
         assert await arrive(agent, "x11", origin) == 0
         many.close()
-        await asyncio.wait_for(many.wait_closed(), 10)
+        await asyncio.wait_for(many.wait_closed(), SECONDS)
         assert [await arrive(agent, "x11", origin) for _ in range(2)] == [0, PROHIBITED]
         assert await arrive(agent, "auth-agent@openssh.com") == PROHIBITED
         assert "5a" * 16 not in (site.directory / "state" / "audit.jsonl").read_text()
@@ -553,10 +553,10 @@ async def test_what_was_cancelled_while_the_client_took_its_time_does_not_come_i
         assert await global_request(alice, "tcpip-forward", place) == (81, b"")
         [agent] = [one for one in backend.connections if not one.is_closed()]
         arriving = asyncio.ensure_future(arrive(agent, "forwarded-tcpip", to_port(8080)))
-        await asyncio.wait_for(offered.wait(), 10)
+        await asyncio.wait_for(offered.wait(), SECONDS)
         assert await global_request(alice, "cancel-tcpip-forward", place) == (81, b"")
         confirmed.set()
-        assert await asyncio.wait_for(arriving, 10) == PROHIBITED
+        assert await asyncio.wait_for(arriving, SECONDS) == PROHIBITED
 
 
 async def test_what_the_client_refuses_is_refused_inside_with_its_words_made_harmless(opened: Any) -> None:
@@ -632,5 +632,5 @@ async def test_a_stream_that_is_no_ssh_is_a_workspace_that_is_not_there(
     monkeypatch.setattr("gateway.ssh.agent.HANDSHAKE_SECONDS", 0.3)
     async with opened(idle) as (_, alice, backend):
         backend.raw = stream
-        ran = await asyncio.wait_for(alice.run("x"), 5)
+        ran = await asyncio.wait_for(alice.run("x"), SECONDS)
         assert (ran.exit_status, "workspace_unavailable" in ran.stderr) == (254, True)

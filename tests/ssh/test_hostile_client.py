@@ -14,14 +14,16 @@ from asyncssh.packet import Boolean, String, UInt32
 from gateway.ssh import bounds
 from gateway.ssh.raw import WINDOW, RawChannel
 from tests.ssh.world import ALICE, BOB, Site, agents, resident
-from tests.waiting import until
+from tests.waiting import SECONDS, until
 
+SOON = 20.0
+"""Seconds within which the door hangs up on whoever misbehaves: less than the grace of its logins, which would too."""
 MSG_OPEN, MSG_FAILURE, MSG_ADJUST, MSG_REQUEST, MSG_GLOBAL = 90, 92, 93, 98, 80
 
 
 async def still_serves(site: Site) -> None:
     async with site.connect(BOB) as bob:
-        ran = await asyncio.wait_for(bob.run("echo on"), 5)
+        ran = await asyncio.wait_for(bob.run("echo on"), SECONDS)
         assert ran.stdout == "on\n"
 
 
@@ -37,7 +39,7 @@ async def test_an_unknown_channel_type_is_refused_and_the_connection_goes_on(sit
 @pytest.mark.parametrize("name", ["channel", "", "..", "hostkeys-prove-00@openssh.com", "tcpip-forward"])
 async def test_a_global_request_is_answered_with_no_also_when_nothing_was_opened(site: Site, name: str) -> None:
     async with site.connect() as connection:
-        kind, _ = await asyncio.wait_for(connection._make_global_request(name.encode(), b""), 5)
+        kind, _ = await asyncio.wait_for(connection._make_global_request(name.encode(), b""), SECONDS)
         assert kind == 82
         assert (await connection.run("echo on")).stdout == "on\n"
 
@@ -47,7 +49,7 @@ async def test_requests_are_not_queued_without_end(site: Site) -> None:
         channel, _ = await connection.create_session(asyncssh.SSHClientSession, "sleep 60")
         for _ in range(10_000):
             channel._send_request(b"env", String("LC_X") + String("x" * 1000), want_reply=True)
-        await asyncio.wait_for(connection.wait_closed(), 10)
+        await asyncio.wait_for(connection.wait_closed(), SECONDS)
     await still_serves(site)
     await site.nothing_left()
 
@@ -56,7 +58,7 @@ async def test_global_requests_are_not_queued_without_end(site: Site) -> None:
     async with site.connect() as connection:
         for _ in range(bounds.MAX_QUEUED_REQUESTS * 2):
             connection._send_global_request(b"tcpip-forward", String("") + UInt32(0), want_reply=True)
-        await asyncio.wait_for(connection.wait_closed(), 10)
+        await asyncio.wait_for(connection.wait_closed(), SECONDS)
     await still_serves(site)
 
 
@@ -74,7 +76,7 @@ async def test_a_flood_of_opens_is_refused(site: Site) -> None:
         await asyncio.wait(opening)
         codes = [task.exception() for task in opening if task.exception() is not None]
         assert len(codes) == 50
-    await site.nothing_left(20)
+    await site.nothing_left()
 
 
 async def test_a_huge_window_that_is_not_read_is_not_filled(site: Site) -> None:
@@ -150,7 +152,7 @@ def _raw(connection: asyncssh.SSHClientConnection) -> Any:
 async def before_authentication(site: Site, login: str = ALICE) -> asyncssh.SSHClientConnection:
     """A connection that has ended its key exchange and asked for nobody's admission."""
     options = await asyncssh.SSHClientConnectionOptions.construct(
-        None, host="x", **{**site.options(), "username": login, "client_keys": None, "login_timeout": 5}
+        None, host="x", **{**site.options(), "username": login, "client_keys": None, "login_timeout": 0}
     )
     options.waiter = asyncio.get_running_loop().create_future()
     connection = asyncssh.SSHClientConnection(asyncio.get_running_loop(), options, wait="auth_methods")
@@ -171,7 +173,7 @@ async def test_nothing_is_opened_before_authentication(site: Site, number: int, 
     connection = await before_authentication(site)
     connection._auth_complete = True  # else it would hold the packet back itself
     connection.send_packet(number, payload)
-    await asyncio.wait_for(connection.wait_closed(), 5)
+    await asyncio.wait_for(connection.wait_closed(), SOON)
     await site.nothing_left()
     assert not site.audit("config")
 
@@ -200,7 +202,7 @@ async def test_a_signature_that_is_not_this_keys_for_this_session_admits_nobody(
     connection = await before_authentication(site)
     for _ in range(10):
         connection.send_packet(50, _attempt(site, connection, b"ssh-ed25519", key, signers[how]))
-    await asyncio.wait_for(connection.wait_closed(), 5)
+    await asyncio.wait_for(connection.wait_closed(), SOON)
     await site.nothing_left()
     assert not [record for record in site.audit("authn") if record["input"]["attempt"]["proven"]]
 
@@ -218,7 +220,7 @@ async def test_sha1_signatures_are_refused(site: Site, algorithm: bytes) -> None
         assert asked[0]["input"]["attempt"]["proven"]
         connection.abort()
     else:
-        await asyncio.wait_for(connection.wait_closed(), 5)
+        await asyncio.wait_for(connection.wait_closed(), SOON)
         assert not keys_judged(site)
 
 
@@ -230,7 +232,7 @@ async def test_welcome_offers_cannot_be_repeated_for_ever(site: Site) -> None:
     connection = await before_authentication(site)
     for _ in range(40):
         connection.send_packet(50, _attempt(site, connection, b"ssh-ed25519", site.keys[ALICE]))
-    await asyncio.wait_for(connection.wait_closed(), 5)
+    await asyncio.wait_for(connection.wait_closed(), SOON)
     await site.nothing_left()
     assert len(site.audit("authn")) <= 21  # three for each try, and three more
 
@@ -241,7 +243,7 @@ async def test_other_methods_admit_nobody(site: Site, method: str) -> None:
     for _ in range(10):
         request = String(ALICE) + String("ssh-connection") + String(method) + Boolean(False) + String("")
         connection.send_packet(50, request)
-    await asyncio.wait_for(connection.wait_closed(), 5)
+    await asyncio.wait_for(connection.wait_closed(), SOON)
     assert {record["outcome"] for record in site.audit("authn")} <= {"continue", "reject", "cancelled"}
     assert not site.audit("config")
 
@@ -251,7 +253,7 @@ async def test_odd_login_names_admit_nobody(site: Site, login: str | bytes) -> N
     connection = await before_authentication(site)
     for _ in range(10):
         connection.send_packet(50, String(login) + String("ssh-connection") + String("none"))
-    await asyncio.wait_for(connection.wait_closed(), 5)
+    await asyncio.wait_for(connection.wait_closed(), SOON)
     await still_serves(site)
 
 

@@ -49,7 +49,7 @@ async def refused(site: Site) -> tuple[str, dict[str, Any]]:
     async with site.connect() as alice:
         ran = await alice.run("echo in")
     assert (ran.exit_status, ran.stdout) == (254, ""), ran
-    await site.nothing_left(30)
+    await site.nothing_left()
     failed = [record for record in site.audit() if record["outcome"] == "failed"]
     return str(ran.stderr), failed[0] if failed else {}
 
@@ -84,7 +84,7 @@ async def test_programs_files_and_forwards_are_relayed_and_on_record(
                 there_writer.write_eof()
                 assert await there_reader.read() == b"cba"
                 there_writer.close()
-            await site.nothing_left(30)
+            await site.nothing_left()
             [reached] = site.audit("agent")
             [workspace] = site.audit("workspace")
     assert (tmp_path / "put").read_text() == host.key.with_suffix(".pub").read_text()
@@ -321,7 +321,7 @@ async def test_a_host_that_is_gone_ends_the_session_with_its_reason(
                 finally:
                     for pid in stopped:
                         _kill(pid)
-            await site.nothing_left(30)
+            await site.nothing_left()
     assert status == 254
     assert f"the host 127.0.0.1:{server.port} {said}" in err
     assert "fresh workspace" not in err
@@ -345,7 +345,7 @@ async def test_a_hostile_host_opens_nothing_that_was_not_granted(
         async with running(opa_server, tmp_path, targets={"bad": host_target(port, [key])}, backends=backends) as site:
             async with site.connect() as alice:
                 assert (await alice.run("x")).exit_status == 7
-            await site.nothing_left(30)
+            await site.nothing_left()
     assert len(codes) == len(KINDS)
 
 
@@ -362,7 +362,7 @@ async def test_a_host_s_last_words_reach_the_engineer_printable(
         async with running(opa_server, tmp_path, targets={"bad": host_target(port, [key])}, backends=backends) as site:
             async with site.connect() as alice:
                 ran = await alice.run("x", input="go")
-            await site.nothing_left(30)
+            await site.nothing_left()
     assert "ended the connection: going" in str(ran.stderr)
     assert "\x1b" not in str(ran.stderr)
     assert len(str(ran.stderr)) < 1500

@@ -16,7 +16,7 @@ from tests.ssh.openssh import answering
 from tests.ssh.protocol import HOST, ORIGIN, PORT, ROWS, SOCKET, Fate, Row, Sent, rendered
 from tests.ssh.world import Site, running, target
 from tests.stack.opa import Opa
-from tests.waiting import until
+from tests.waiting import SECONDS, until
 
 OPEN = {
     "shell": True, "exec": True, "sftp": True, "agent": True, "x11": True, "env": ["*"],
@@ -45,7 +45,7 @@ async def test_every_message_is_decided_and_recorded_or_refused_by_name(
 async def _sent(site: Site, connection: Any, row: Row, outcome: str) -> None:
     channel = await _session(connection) if row.sent is Sent.REQUEST else None
     before = len(site.audit("request"))
-    answer = await asyncio.wait_for(SENDERS[row.sent](connection, row, channel), 20)
+    answer = await asyncio.wait_for(SENDERS[row.sent](connection, row, channel), SECONDS)
     recorded = [(r["input"]["request"]["kind"], r["outcome"]) for r in site.audit("request")[before:]]
     match row.fate:
         case Fate.DECIDED:
@@ -65,7 +65,7 @@ async def _sent(site: Site, connection: Any, row: Row, outcome: str) -> None:
     assert not connection.is_closed(), row
     if channel is not None:
         channel.close()
-        await asyncio.wait_for(channel.wait_closed(), 10)
+        await asyncio.wait_for(channel.wait_closed(), SECONDS)
 
 
 async def _open(connection: Any, row: Row, _channel: Any) -> int:

@@ -28,7 +28,7 @@ from tests.fakes import ProcessBackend
 from tests.ssh.openssh import answering
 from tests.ssh.world import ALICE, BOB, Site, agents, descriptors, resident, running, target
 from tests.stack.opa import Opa, opa
-from tests.waiting import until
+from tests.waiting import SECONDS, until
 
 
 class Gated(ProcessBackend):
@@ -164,7 +164,7 @@ async def test_an_audit_log_that_fails_at_any_record_leaves_nothing_running(
         monkeypatch.setattr(Writer, "append", failing)
         with contextlib.suppress(asyncssh.Error, OSError):
             async with site.connect(login_timeout=5) as connection:
-                ran = await asyncio.wait_for(connection.run("echo ran"), 8)
+                ran = await asyncio.wait_for(connection.run("echo ran"), SECONDS)
                 assert ran.exit_status in (0, 254, None)
         await until(lambda: not site.gateway.live.ids() and not agents(backend))
         assert backend.inside == 0
@@ -202,7 +202,7 @@ async def test_a_grant_deleted_while_the_workspace_starts_starts_nothing(
             running_now = asyncio.ensure_future(connection.run(f"touch {touched}"))
             await backend.reached.wait()
             site.opa.delete(f"grants/{ALICE}/g1")
-            ran = await asyncio.wait_for(running_now, 8)  # the backend still hangs: nobody waits for it
+            ran = await asyncio.wait_for(running_now, SECONDS)  # the backend still hangs: nobody waits for it
         backend.go.set()
         assert ran.exit_status == 254
         assert "doorward: grant_deleted:" in str(ran.stderr)
@@ -218,7 +218,7 @@ async def test_a_backend_that_fails_harms_no_other_session_and_is_explained(
     async with gated(opa_server, tmp_path, stage, error) as (site, _):  # noqa: SIM117
         async with site.connect(BOB) as bob, site.connect() as alice:
             beside = await bob.create_process("cat")
-            ran = await asyncio.wait_for(alice.run("true"), 8)
+            ran = await asyncio.wait_for(alice.run("true"), SECONDS)
             if stage == "after leaving":
                 assert ran.exit_status == 0
             else:
@@ -268,10 +268,10 @@ async def test_a_terminal_is_told_what_is_waited_for_and_a_script_is_not(
     async with gated(opa_server, tmp_path, "before entering") as (site, backend):
         terminal, script = await openssh(site, tmp_path, "-tt"), await openssh(site, tmp_path, "-T")
         assert terminal.stderr is not None
-        line = await asyncio.wait_for(terminal.stderr.readline(), 8)
+        line = await asyncio.wait_for(terminal.stderr.readline(), SECONDS)
         backend.go.set()
-        said = await asyncio.wait_for(script.communicate(), 8)
-        await asyncio.wait_for(terminal.communicate(), 8)
+        said = await asyncio.wait_for(script.communicate(), SECONDS)
+        await asyncio.wait_for(terminal.communicate(), SECONDS)
     assert b"waiting for your workspace" in line
     assert said == (b"up\n", b"")
 
@@ -307,7 +307,7 @@ async def test_beside_a_running_program_an_opa_that_is_gone_refuses_the_request_
             program.change_terminal_size(100, 40)
             await until(lambda: [one for one in site.audit("request") if one["outcome"] == "failed"])
             program.stdin.write("on\n")
-            await asyncio.wait_for(program.stdout.readuntil("on"), 8)
+            await asyncio.wait_for(program.stdout.readuntil("on"), SECONDS)
             connection.abort()
             await site.nothing_left()
 

@@ -44,7 +44,7 @@ async def limited(
         oblige["requests"] = {kind: {"rate_limit": held} for kind, held in requests.items()}
     async with running(server, directory, targets={"slow": target(oblige=oblige, allow=allow or {})}) as site:
         yield site
-        await site.nothing_left(20)
+        await site.nothing_left()
 
 
 @contextmanager
@@ -290,7 +290,7 @@ async def test_a_session_that_is_ended_ends_at_once_whatever_waits(
         await process.stdout.readexactly(4096)
         site.opa.delete(f"grants/{ALICE}/g1")
         ended = await asyncio.wait_for(process.wait(), 30)
-        await site.nothing_left(30)
+        await site.nothing_left()
 
     assert ended.exit_status == 254
     assert b"doorward: " in (ended.stderr or b"")

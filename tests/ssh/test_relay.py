@@ -14,7 +14,7 @@ from asyncssh.packet import Boolean, String, UInt32
 from gateway.ssh import raw
 from tests.ssh.world import HostileBackend, Site, running, target
 from tests.stack.opa import Opa
-from tests.waiting import until
+from tests.waiting import SECONDS, until
 
 REQUESTS = [
     ("env", String("LC_A") + String("é")),
@@ -131,7 +131,7 @@ async def test_nothing_of_a_program_overtakes_the_confirmation_of_its_start(
             channel._session = asyncssh.SSHTCPSession()
             channel.resume_reading()
             assert await channel._make_request(b"exec", String("x")) is True
-            await asyncio.wait_for(channel.wait_closed(), 5)
+            await asyncio.wait_for(channel.wait_closed(), SECONDS)
     assert [kind for kind in kinds if kind >= 94 and kind != 96] == [99, 98, 94, 97]
 
 

@@ -27,7 +27,7 @@ from tests.ssh.files import Wire, serving
 from tests.ssh.test_hostile_agent import echo
 from tests.ssh.world import ALICE, BOB, HostileBackend, HostileChannel, HostileConnection, resident, running, target
 from tests.stack.opa import Opa
-from tests.waiting import until
+from tests.waiting import SECONDS, until
 
 HELLO = packet(Kind.INIT, 3)
 NONSENSE: dict[str, tuple[bool, bytes]] = {
@@ -124,7 +124,7 @@ async def test_a_file_service_that_breaks_the_protocol_ends_its_channel_alone(
             await echo(beside)
             process: Any = await alice.create_process(subsystem="sftp", encoding=None)
             process.stdin.write(HELLO + packet(Kind.STAT, 1, string(b"/tmp/x")))
-            done = await asyncio.wait_for(process.wait(), 20)
+            done = await asyncio.wait_for(process.wait(), SECONDS)
             assert done.exit_status == 254
             assert b"doorward: workspace_unavailable: the workspace's file service" in bytes(done.stderr)
             await echo(beside)
@@ -200,7 +200,7 @@ async def test_a_flood_of_a_file_service_is_not_kept(opa_server: Opa, tmp_path: 
         async with site.connect() as alice:
             process: Any = await alice.create_process(subsystem="sftp", encoding=None)
             process.stdin.write(HELLO)
-            assert (await asyncio.wait_for(process.wait(), 20)).exit_status == 254
+            assert (await asyncio.wait_for(process.wait(), SECONDS)).exit_status == 254
         assert resident() - before < 60 * 2**20
         await site.nothing_left()
 
@@ -221,7 +221,7 @@ async def test_what_a_file_service_says_on_stderr_is_not_shown(
         async with site.connect() as alice:
             process: Any = await alice.create_process(subsystem="sftp", encoding=None)
             process.stdin.write(HELLO)
-            done = await asyncio.wait_for(process.wait(), 20)
+            done = await asyncio.wait_for(process.wait(), SECONDS)
             assert bytes(done.stderr) == b""
         await site.nothing_left()
 
@@ -237,7 +237,7 @@ async def test_a_client_that_leaves_in_the_middle_of_everything_leaves_nothing(
             if number % 2:
                 await process.stdout.read(1)
             connection.abort()
-        await files.site.nothing_left(15)
+        await files.site.nothing_left()
         async with files.client() as client:
             assert await client.stat("note")
 
@@ -278,7 +278,7 @@ async def test_whatever_ends_while_a_decision_and_a_transfer_are_under_way_leave
                 case "client":
                     wire.process.channel.close()
             gate.open()
-            await asyncio.wait_for(wire.process.wait_closed(), 20)
+            await asyncio.wait_for(wire.process.wait_closed(), SECONDS)
         await site.nothing_left()
         cut = [one["bytes_written"] for one in await files.all_operations() if one["outcome"] == "cut"]
         assert cut == [3]

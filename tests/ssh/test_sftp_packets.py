@@ -27,7 +27,7 @@ from gateway.ssh.sftp.packets import (
     string,
 )
 from gateway.ssh.sftp.replies import reply
-from tests.waiting import until
+from tests.waiting import SECONDS, until
 
 U32, U64 = (7).to_bytes(4, "big"), (9).to_bytes(8, "big")
 ATTRIBUTES = Attributes(size=5, owner=(1, 2), mode=0o644, times=(3, 4)).encoded()
@@ -269,7 +269,7 @@ class Ends:
 
     async def over(self) -> None:
         """Every task has ended, and none badly."""
-        await asyncio.wait_for(asyncio.gather(*self.tasks), 5)
+        await asyncio.wait_for(asyncio.gather(*self.tasks), SECONDS)
 
 
 def answering(ends: Ends, dice: random.Random) -> bytes:

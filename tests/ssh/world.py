@@ -26,7 +26,7 @@ from tests.e2e.world import grant_of, merged
 from tests.fakes import ProcessBackend
 from tests.stack import example
 from tests.stack.opa import Opa
-from tests.waiting import until
+from tests.waiting import SECONDS, until
 
 ALICE, BOB = "alice", "bob"
 FORWARD = {"host": "127.0.0.1", "port": 7}
@@ -93,7 +93,7 @@ class Site:
     def gone(self, what: str) -> list[dict[str, Any]]:
         return [record for record in self.audit("gone") if record["of"] == what]
 
-    async def nothing_left(self, seconds: float = 5) -> None:
+    async def nothing_left(self, seconds: float = SECONDS) -> None:
         """No session, no connection and no agent."""
         await until(lambda: not self.gateway.live.ids() and not agents(self.backend), seconds)
         await until(lambda: len(self.gone("connection")) == len(self.audit("accept")), seconds)
