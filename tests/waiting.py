@@ -2,9 +2,9 @@
 
 import asyncio
 
-from gateway.contracts.waiting import SECONDS, eventually, until
+from gateway.contracts.waiting import SECONDS, eventually, until, within
 
-__all__ = ["SECONDS", "eventually", "until"]
+__all__ = ["SECONDS", "eventually", "until", "within"]
 
 
 async def connections_closed() -> None:

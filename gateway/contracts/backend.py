@@ -162,7 +162,7 @@ class StreamContract:
             left = time.monotonic()
         assert time.monotonic() - left < GONE_SECONDS
         assert not await runtime.alive(order.holder.session)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(SECONDS):
             assert await workspace.wait_gone()
 
     async def test_leaving_twice_is_fine(self, backend: Backend, order: Order, runtime: Runtime) -> None:

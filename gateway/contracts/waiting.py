@@ -22,6 +22,19 @@ async def until(condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
     return value
 
 
+async def within(seconds: float, attempt: Callable[[], Awaitable[object]]) -> None:
+    """`attempt` takes less than that: the quickest of up to three.
+
+    A machine that is busy elsewhere holds up whoever measures, now and then; what is too slow is so every time.
+    """
+    took: list[float] = []
+    while not took or took[-1] >= seconds:
+        assert len(took) < 3, f"took {took} s, and may take {seconds} s"
+        began = time.monotonic()
+        await attempt()
+        took.append(time.monotonic() - began)
+
+
 async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = SECONDS) -> bool:
     """Whether `check` holds before time is up."""
     deadline = time.monotonic() + seconds

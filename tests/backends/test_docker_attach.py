@@ -16,6 +16,7 @@ from aiodocker.exceptions import DockerError
 from gateway.backends.docker_attach import Attachment, attach
 from gateway.backends.docker_engine import connect
 from tests.backends.still import Sink, StillTransport
+from tests.waiting import SECONDS
 
 
 def frame(stream: int, payload: bytes) -> bytes:
@@ -106,7 +107,7 @@ async def test_what_comes_together_with_the_upgrade_is_not_lost(tmp_path: Path) 
         transport, _ = attachment.connect(lambda: sink)
         transport.write(b"me")
         transport.write_eof()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SECONDS):
             await sink.lost.wait()
     assert b"".join(sink.chunks) == STDOUT + b"heard me"
     assert transport.is_closing()

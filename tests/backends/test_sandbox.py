@@ -247,7 +247,7 @@ asyncio.run(main())
     async def is_dead() -> bool:
         return not Path(f"/proc/{pid}").exists()
 
-    assert await eventually(is_dead, 2)
+    assert await eventually(is_dead)
     later = SandboxBackend(SandboxSettings(), "test", agent_binary(), state, limiter)
     assert await later.reap([]) == [order.holder.session]
     assert not await runtime.alive(order.holder.session)

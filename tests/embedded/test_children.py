@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gateway.embedded.children import LOG_BYTES, ChildUnavailable, Command, child, run_once, steady_port
+from tests.waiting import until
 
 
 def shell(script: str, folder: Path, **changes: object) -> Command:
@@ -27,13 +28,9 @@ def exists(file: Path) -> Callable[[], Awaitable[bool]]:
     return check
 
 
-async def eventually(check: Callable[[], bool], seconds: float = 5) -> bool:
-    deadline = time.monotonic() + seconds
-    while not check():
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(0.02)
-    return True
+def written(file: Path) -> str:
+    """What the file says; nothing while it says nothing."""
+    return file.read_text().strip() if file.exists() else ""
 
 
 async def test_it_is_ready_inside_and_gone_outside(tmp_path: Path) -> None:
@@ -57,21 +54,26 @@ async def test_one_that_ends_while_starting_is_told_with_its_last_words(tmp_path
 
 
 async def test_one_that_is_never_ready_is_ended(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+
+    async def never() -> bool:
+        while not written(pid):  # in one step of the loop: however slowly it starts, its time is not up before
+            time.sleep(0.001)
+        return False
+
     with pytest.raises(ChildUnavailable, match=r"within 0\.1 s"):
-        async with child(
-            shell(f"echo $$ > {tmp_path}/pid; exec sleep 60", tmp_path), exists(tmp_path / "up"), seconds=0.1
-        ):
+        async with child(shell(f"echo $$ > {pid}; exec sleep 60", tmp_path), never, seconds=0.1):
             pass
-    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
+    assert not Path(f"/proc/{written(pid)}").exists()
 
 
 async def test_entering_cancelled_leaves_nothing(tmp_path: Path) -> None:
     context = child(shell(f"echo $$ > {tmp_path}/pid; exec sleep 60", tmp_path), exists(tmp_path / "up"))
     entering = asyncio.ensure_future(context.__aenter__())
-    assert await eventually(lambda: (tmp_path / "pid").exists() and bool((tmp_path / "pid").read_text()))
+    pid = await until(lambda: written(tmp_path / "pid"))
     entering.cancel()
     await asyncio.wait([entering])
-    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
+    assert not Path(f"/proc/{pid}").exists()
 
 
 async def test_its_end_is_noticed(tmp_path: Path) -> None:
@@ -94,10 +96,10 @@ asyncio.run(main())
     gateway = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
     assert gateway.stdout is not None
     pid = int(await gateway.stdout.readline())
-    assert await eventually(lambda: b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    await until(lambda: b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes())
     gateway.kill()
     await gateway.wait()
-    assert await eventually(lambda: not Path(f"/proc/{pid}").exists(), 2)
+    await until(lambda: not Path(f"/proc/{pid}").exists())
 
 
 async def test_its_log_is_ours_alone_and_a_large_one_is_moved_aside(tmp_path: Path) -> None:

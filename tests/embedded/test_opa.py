@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import stat
@@ -17,6 +16,7 @@ from gateway.assets import folder
 from gateway.embedded.children import ChildUnavailable
 from gateway.embedded.opa import ROLES, EmbeddedOpa, opa
 from gateway.embedded.tools import OPA, find_or_build
+from tests.waiting import until
 
 AUTHZ = """package system.authz
 default allow := false
@@ -60,16 +60,7 @@ async def test_it_decides_and_keeps_a_decision_log(server: EmbeddedOpa) -> None:
     status, answer = await ask(server, "POST", "gateway/answer", "gateway", json={"input": {}})
     assert (status, answer["result"]) == (200, 42)
     assert answer["decision_id"]
-    await asyncio.to_thread(wait_for, server.log_file, f'"decision_id":"{answer["decision_id"]}"')
-
-
-def wait_for(file: Path, text: str) -> None:
-    import time
-
-    deadline = time.monotonic() + 5
-    while text not in file.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    await until(lambda: f'"decision_id":"{answer["decision_id"]}"' in server.log_file.read_text())
 
 
 async def test_nothing_is_answered_without_a_token(server: EmbeddedOpa) -> None:

@@ -33,7 +33,7 @@ from tests.stack.process import Processes, free_port
 
 QUESTION = {"now_ns": 1}
 TIMEOUT = 0.3
-LATE = 1.5
+LATE = 10.0
 
 
 @pytest.fixture
