@@ -34,7 +34,7 @@ from tests.audit.test_chain import file_size_limit
 from tests.policy.servers import serving
 from tests.policy.world import ALICE, BOB, ORDERS, Asking, asking, grant, in_minutes, inhabited, settings_for
 from tests.stack.opa import Opa
-from tests.waiting import until
+from tests.waiting import SECONDS, until
 
 GONE = "fedcba9876543210"
 
@@ -164,7 +164,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 async def ending(entry: LiveEntry) -> Reason:
     """Why it was ended."""
     with pytest.raises(SessionEnded) as caught:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SECONDS):
             await entry.wait_ended()
     return caught.value.reasons[0]
 
