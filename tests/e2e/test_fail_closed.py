@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import OpenDoor
-from tests.e2e.world import ALICE, TARGET, Door, Site, until
+from tests.e2e.world import ALICE, TARGET, Door, Site, in_time, until
 from tests.stack import example
 from tests.stack.docker import docker
 from tests.stack.images import images
@@ -25,15 +25,19 @@ EXPLAINED_SECONDS = 3.0
 
 def refused(door: Door, code: str, status: int = 254) -> None:
     """`ssh` is refused, explained by `code`, in time."""
-    started = time.monotonic()
-    ran = door.ssh("true", options=("-o", "LogLevel=INFO"))  # ssh shows banners from INFO on, its default
-    took = time.monotonic() - started
-    said = ran.stderr.decode()
-    assert ran.returncode == status, said
-    assert f"doorward: {code}:" in said
-    assert "what to do:" in said
-    assert "Traceback" not in said
-    assert took < EXPLAINED_SECONDS
+
+    def told() -> float:
+        started = time.monotonic()
+        ran = door.ssh("true", options=("-o", "LogLevel=INFO"))  # ssh shows banners from INFO on, its default
+        took = time.monotonic() - started
+        said = ran.stderr.decode()
+        assert ran.returncode == status, said
+        assert f"doorward: {code}:" in said
+        assert "what to do:" in said
+        assert "Traceback" not in said
+        return took
+
+    in_time(EXPLAINED_SECONDS, told)
 
 
 @contextmanager
@@ -61,7 +65,7 @@ def test_opa_down_refuses_new_sessions_and_ends_running_ones_after_the_permits_g
     open_door: OpenDoor, site: Site, tmp_path: Path
 ) -> None:
     with own_opa(site, tmp_path) as server:
-        session = {**site.target()["session"], "policy_grace_seconds": 2}
+        session = {**site.target()["session"], "policy_grace_seconds": 4}
         server.put(f"targets/{TARGET}", site.target(session=session))
         with open_door(policy=policy_of(server)) as door:
             door.grant()
@@ -71,8 +75,8 @@ def test_opa_down_refuses_new_sessions_and_ends_running_ones_after_the_permits_g
                 down = time.monotonic()
                 refused(door, "policy_unreachable", 255)
                 assert terminal.process.poll() is None, "within its grace it goes on"
-                assert terminal.wait_end(8) == 254
-                assert 1 < time.monotonic() - down < 6
+                assert terminal.wait_end() == 254
+                assert 3 < time.monotonic() - down < 10
             assert "doorward: policy_unreachable:" in terminal.seen
             site.nothing_left()
 
@@ -112,7 +116,7 @@ def test_opa_answering_nonsense_refuses(open_door: OpenDoor, site: Site, tmp_pat
     (policies / "config.rego").write_text(rego)
     with own_opa(site, tmp_path, policies) as server, open_door(policy=policy_of(server)) as door:
         refused(door, code)
-        [asked] = door.audit("config")
+        asked = door.audit("config")[0]
         assert asked["outcome"] == "failed"
         assert asked["input"]["login"] == {"user": ALICE}
     assert not site.containers()
@@ -150,9 +154,9 @@ def test_vault_stopping_leaves_a_running_session_until_its_lease_ends(
         with door.terminal("echo up; sleep 300") as terminal:
             terminal.wait_for("up")
             own_vault.process.end()
-            assert terminal.wait_end(15) == 254
+            assert terminal.wait_end() == 254
         assert "doorward: credentials_lost:" in terminal.seen
-        until(lambda: not site.containers(), 15)
+        until(lambda: not site.containers())
     site.postgres.sql(
         "select pg_terminate_backend(pid) from pg_stat_activity where usename like 'v-%'; "
         + "".join(f'drop role "{role}";' for role in site.roles())
@@ -176,7 +180,7 @@ def test_docker_down_refuses_and_a_running_session_ends_with_its_lease_revoked(
                 with stopped(running.pid):
                     refused(door, "workspace_unavailable")
                 running.end()
-                assert terminal.wait_end(8) != 0
+                assert terminal.wait_end() != 0
                 until(lambda: not site.roles())
             refused(door, "workspace_unavailable")
             until(lambda: not site.roles())
@@ -196,8 +200,8 @@ def test_an_audit_log_that_is_full_refuses_pauses_and_ends(open_door: OpenDoor, 
                 _fill(small / "filler")
                 refused(door, "audit_unavailable", 255)
                 # Where a long record does not fit, a short one may still fill the file's last page: until none does.
-                until(lambda: terminal.process.poll() is not None or door.ssh("true").returncode == 0, 20)
-                assert terminal.wait_end(8) == 254
+                until(lambda: terminal.process.poll() is not None or door.ssh("true").returncode == 0)
+                assert terminal.wait_end() == 254
             assert "doorward: audit_unavailable:" in terminal.seen
             site.nothing_left()
             (small / "filler").unlink()
@@ -220,9 +224,13 @@ def test_an_exporter_that_is_down_slows_and_breaks_nothing(open_door: OpenDoor, 
     for exporter in ("otlp_http", "otlp_grpc"):
         with open_door(telemetry={"exporter": exporter, "endpoint": "http://127.0.0.1:9"}) as door:
             door.grant()
-            started = time.monotonic()
-            assert door.ssh("echo fine").stdout == b"fine\n"
-            assert time.monotonic() - started < 3
+
+            def served(door: Door = door) -> float:
+                started = time.monotonic()
+                assert door.ssh("echo fine").stdout == b"fine\n"
+                return time.monotonic() - started
+
+            in_time(3, served)
     site.nothing_left()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import OpenDoor
-from tests.e2e.world import ALICE, TARGET, Door, Site, in_seconds, until
+from tests.e2e.world import ALICE, TARGET, Door, Site, in_seconds, in_time, until
 from tests.stack import example
 from tests.stack.opa import opa
 
@@ -16,18 +16,21 @@ PSQL = "psql -qAt -c"
 
 
 def test_without_a_grant_the_engineer_is_told_why_and_what_to_do(door: Door) -> None:
-    started = time.monotonic()
-    refused = door.ssh("true")
-    took = time.monotonic() - started
+    def told() -> float:
+        """Authentication and refusal together."""
+        started = time.monotonic()
+        refused = door.ssh("true")
+        took = time.monotonic() - started
+        said = refused.stderr.decode()
+        assert refused.returncode == 254
+        assert refused.stdout == b""
+        assert "no_grant" in said
+        assert "#orders-oncall" in said or "ask" in said.lower()
+        assert re.search(r"decision [0-9a-f-]{36}, session [0-9a-f]{16}", said)
+        assert "Traceback" not in said
+        return took
 
-    said = refused.stderr.decode()
-    assert refused.returncode == 254
-    assert refused.stdout == b""
-    assert "no_grant" in said
-    assert "#orders-oncall" in said or "ask" in said.lower()
-    assert re.search(r"decision [0-9a-f-]{36}, session [0-9a-f]{16}", said)
-    assert "Traceback" not in said
-    assert took < 1.5, "authentication and refusal together"
+    in_time(1.5, told)
 
 
 def test_with_a_grant_psql_works_without_an_argument_and_cannot_write(door: Door, site: Site) -> None:
@@ -104,37 +107,40 @@ def test_the_container_is_hardened(door: Door, site: Site) -> None:
 
 
 def test_deleting_the_grant_ends_the_session_and_cuts_the_open_database_connection(door: Door, site: Site) -> None:
-    door.grant()
-    with door.terminal(f"{PSQL} 'select current_user' -c 'select pg_sleep(300)'") as terminal:
-        role = until(lambda: (site.roles() or [""])[0])
-        until(lambda: site.backends_of(role) == 1)
+    def gone() -> float:
+        door.grant()
+        with door.terminal(f"{PSQL} 'select current_user' -c 'select pg_sleep(300)'") as terminal:
+            role = until(lambda: (site.roles() or [""])[0])
+            until(lambda: site.backends_of(role) == 1)
+            deleted = time.monotonic()
+            door.revoke()
+            status = terminal.wait_end()
+            site.nothing_left()
+            took = time.monotonic() - deleted
+        assert status == 254
+        assert "doorward: grant_deleted:" in terminal.seen
+        assert site.backends_of(role) == 0
+        return took
 
-        deleted = time.monotonic()
-        door.revoke()
-        status = terminal.wait_end(5)
-        told = time.monotonic() - deleted
-        site.nothing_left(2)
-        gone = time.monotonic() - deleted
-
-    assert status == 254
-    assert "doorward: grant_deleted:" in terminal.seen
-    assert told < 2
-    assert gone < 2
-    assert site.backends_of(role) == 0
+    in_time(2, gone)
     ended = [record for record in door.audit("live") if record["outcome"] == "end"]
     assert ended[0]["grant"] == "INC-1"
 
 
 def test_a_grant_deleted_straight_at_opa_ends_the_session_by_the_sweep(door: Door, site: Site) -> None:
-    door.grant()
-    with door.terminal("sleep 300") as terminal:
-        until(site.containers)
-        terminal.wait_for("doorward: grant")
-        deleted = time.monotonic()
-        site.opa.delete("grants/alice/INC-1", role="automation")
-        assert terminal.wait_end(5) == 254
-        assert time.monotonic() - deleted < 2
-    site.nothing_left(2)
+    def told() -> float:
+        door.grant()
+        with door.terminal("sleep 300") as terminal:
+            until(site.containers)
+            terminal.wait_for("doorward: grant")
+            deleted = time.monotonic()
+            site.opa.delete("grants/alice/INC-1", role="automation")
+            assert terminal.wait_end() == 254
+            took = time.monotonic() - deleted
+        site.nothing_left()
+        return took
+
+    in_time(2, told)
 
 
 def test_only_the_session_that_stood_on_the_grant_ends(door: Door, site: Site) -> None:
@@ -145,7 +151,7 @@ def test_only_the_session_that_stood_on_the_grant_ends(door: Door, site: Site) -
         with door.terminal("echo second; sleep 300") as second:
             second.wait_for("second")
             door.revoke("INC-1")
-            assert first.wait_end(5) == 254
+            assert first.wait_end() == 254
             assert [session["grant"] for session in door.sessions()] == ["INC-2"]
             assert second.process.poll() is None
     site.nothing_left()
@@ -191,7 +197,7 @@ def test_one_trace_tells_the_whole_story_and_the_audit_names_it(
             site.nothing_left()
             trace = inside.split("-")[1]
             story = [record for record in door.audit() if record["trace_id"] == trace]
-            spans = until(lambda: _arrived(site, trace), 15)  # OPA sends its own every 5 s
+            spans = until(lambda: _arrived(site, trace))  # OPA sends its own every 5 s
     assert {record["event"] for record in story} >= {"accept", "authn", "config", "lease", "workspace", "relay", "gone"}
     assert {record["session"] for record in story} == {story[0]["session"]}
     names = {span["operationName"] for span in spans}

@@ -26,12 +26,13 @@ from tests.stack.jaeger import Jaeger, jaeger
 from tests.stack.opa import Opa
 from tests.stack.postgres import Postgres, postgres
 from tests.stack.vault import Vault, vault
+from tests.waiting import SECONDS
 
 ALICE = "alice"
 TARGET = example.TARGET
 
 
-def until(condition: Callable[[], Any], seconds: float = 10, every: float = 0.02) -> Any:
+def until(condition: Callable[[], Any], seconds: float = SECONDS, every: float = 0.02) -> Any:
     """The first true value of `condition`; fails when there is none in time."""
     deadline = time.monotonic() + seconds
     while True:
@@ -40,6 +41,14 @@ def until(condition: Callable[[], Any], seconds: float = 10, every: float = 0.02
             return value
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(every)
+
+
+def in_time(seconds: float, attempt: Callable[[], float]) -> None:
+    """What `attempt` measures is less than that, at the best of three: machines that run tests are busy."""
+    took: list[float] = []
+    while not took or took[-1] >= seconds:
+        assert len(took) < 3, f"took {took} s, and may take {seconds} s"
+        took.append(attempt())
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ class Site:
         """How many database connections this role has open."""
         return int(self.postgres.sql(f"select count(*) from pg_stat_activity where usename = '{role}'"))
 
-    def nothing_left(self, seconds: float = 5) -> None:
+    def nothing_left(self, seconds: float = SECONDS) -> None:
         until(lambda: not self.containers() and not self.roles(), seconds)
 
 
@@ -184,7 +193,7 @@ class Door:
         options: Sequence[str] = (),
         stdin: bytes | None = None,
         login: str = "",
-        seconds: float = 30,
+        seconds: float = 60,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run `ssh` to its end."""
         command = self.ssh_command(*words, options=options, login=login)
@@ -202,7 +211,7 @@ class Door:
     def ticketing(self, method: str, path: str, value: Any = None, token: str | None = None) -> httpx.Response:
         secret = token if token is not None else example.door_token(self.site.directory).read_text()
         url = f"http://127.0.0.1:{self.grants_port}/v1/data/{path}"
-        return httpx.request(method, url, json=value, headers={"authorization": f"Bearer {secret}"}, timeout=10)
+        return httpx.request(method, url, json=value, headers={"authorization": f"Bearer {secret}"}, timeout=30)
 
     def grant(self, grant: str = "INC-1", person: str = ALICE, **fields: Any) -> None:
         answer = self.ticketing("PUT", f"grants/{person}/{grant}", grant_of(**fields))
@@ -216,11 +225,11 @@ class Door:
 
     def doorward(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "gateway", *words, "--config", str(self.directory / "doorward.toml")]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     def audit(self, event: str = "") -> list[dict[str, Any]]:
-        lines = (self.directory / "state" / "audit.jsonl").read_text().splitlines()
-        return [record for record in map(json.loads, lines) if event in ("", record["event"])]
+        whole, _, _ = (self.directory / "state" / "audit.jsonl").read_text().rpartition("\n")  # one may be half written
+        return [record for record in map(json.loads, whole.splitlines()) if event in ("", record["event"])]
 
     def sessions(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads(self.doorward("sessions", "--json").stdout)
@@ -296,7 +305,7 @@ class Terminal:
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         os.kill(self.process.pid, signal.SIGWINCH)
 
-    def wait_for(self, text: str, seconds: float = 15) -> str:
+    def wait_for(self, text: str, seconds: float = SECONDS) -> str:
         """Read until `text` is on the screen; everything seen so far."""
         deadline = time.monotonic() + seconds
         while text.encode() not in self.screen:
@@ -307,7 +316,7 @@ class Terminal:
         assert text in self.seen, f"{text!r} not seen; the screen:\n{self.seen}"
         return self.seen
 
-    def wait_end(self, seconds: float = 15) -> int:
+    def wait_end(self, seconds: float = SECONDS) -> int:
         """Read to the end; the exit status."""
         deadline = time.monotonic() + seconds
         while self._read(max(0.0, deadline - time.monotonic())):

@@ -20,6 +20,7 @@ from tests.e2e.surface.runtimes import MARK, Runtime, processes_of
 from tests.e2e.world import ALICE, Door, merged, until
 from tests.stack import example
 from tests.stack.opa import Opa
+from tests.waiting import SECONDS
 
 INSIDE = 18080
 """A port of the workspace's own loopback that may be forwarded to."""
@@ -82,7 +83,7 @@ class Ground(Door):
     def workspaces(self, target: str = "plain") -> list[str]:
         return self.runtime.workspaces(f"{self.mark}-{target}")
 
-    def nothing_left(self, seconds: float = 5, target: str = "alone") -> None:
+    def nothing_left(self, seconds: float = SECONDS, target: str = "alone") -> None:
         """Neither a workspace nor any process of one, by this machine's own list of processes."""
         until(lambda: not self.workspaces(target), seconds)
         until(lambda: not processes_of(f"{self.mark}-{target}"), seconds)
@@ -110,7 +111,7 @@ class Shared:
         return ["ssh", *self.options, *options, self.destination, *words]
 
     def ssh(
-        self, *words: Any, options: Sequence[str] = (), stdin: bytes | None = None, seconds: float = 30
+        self, *words: Any, options: Sequence[str] = (), stdin: bytes | None = None, seconds: float = 60
     ) -> subprocess.CompletedProcess[bytes]:
         given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
         command = self.command(*words, options=options)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.surface.ground import ALONE, Ground
 from tests.e2e.surface.runtimes import Runtime
-from tests.e2e.world import ALICE, until
+from tests.e2e.world import ALICE, in_time, until
 
 OpenGround = Callable[..., AbstractContextManager[Ground]]
 EXPLAINED_SECONDS = 3.0
@@ -22,7 +22,7 @@ EXPLAINED_SECONDS = 3.0
 
 @pytest.mark.row(23)
 def test_the_clients_keepalive_is_answered(ground: Ground) -> None:
-    quiet = ground.ssh("sleep 4; echo alive", options=("-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=1"))
+    quiet = ground.ssh("sleep 4; echo alive", options=("-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=2"))
     assert (quiet.stdout, quiet.returncode) == (b"alive\n", 0)
 
 
@@ -34,7 +34,7 @@ def test_a_frozen_client_is_dropped_and_its_workspace_with_it(own_ground: OpenGr
             os.kill(terminal.process.pid, signal.SIGSTOP)
             try:
                 frozen = time.monotonic()
-                until(lambda: not ground.workspaces("alone"), 20)
+                until(lambda: not ground.workspaces("alone"))
                 assert time.monotonic() - frozen > 1, "not before its time"
             finally:
                 os.kill(terminal.process.pid, signal.SIGCONT)
@@ -75,12 +75,16 @@ def test_a_wrong_key_is_a_plain_denial_at_once(ground: Ground, tmp_path: Path) -
     key = tmp_path / "wrong"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     command = [str(key) if word == str(ground.site.directory / ALICE) else word for word in ground.ssh_command("true")]
-    started = time.monotonic()
-    ran = subprocess.run(command, capture_output=True, timeout=30, check=False)
-    assert ran.returncode == 255
-    assert b"Permission denied (" in ran.stderr
-    assert b"doorward" not in ran.stderr, "nothing is given away"
-    assert time.monotonic() - started < 3
+
+    def denied() -> float:
+        started = time.monotonic()
+        ran = subprocess.run(command, capture_output=True, timeout=30, check=False)
+        assert ran.returncode == 255
+        assert b"Permission denied (" in ran.stderr
+        assert b"doorward" not in ran.stderr, "nothing is given away"
+        return time.monotonic() - started
+
+    in_time(3, denied)
 
 
 @pytest.mark.row(24)
@@ -130,10 +134,13 @@ def test_a_runtime_that_is_down_is_explained_in_time(own_ground: OpenGround, run
 
 
 def _explained(ground: Ground, code: str, status: int, login: str, seconds: float = EXPLAINED_SECONDS) -> None:
-    started = time.monotonic()
-    ran = ground.ssh("true", options=("-o", "LogLevel=INFO"), login=login)
-    took = time.monotonic() - started
-    assert ran.returncode == status, ran.stderr.decode()
-    assert f"doorward: {code}:".encode() in ran.stderr
-    assert b"what to do:" in ran.stderr
-    assert took < seconds
+    def told() -> float:
+        started = time.monotonic()
+        ran = ground.ssh("true", options=("-o", "LogLevel=INFO"), login=login)
+        took = time.monotonic() - started
+        assert ran.returncode == status, ran.stderr.decode()
+        assert f"doorward: {code}:".encode() in ran.stderr
+        assert b"what to do:" in ran.stderr
+        return took
+
+    in_time(seconds, told)

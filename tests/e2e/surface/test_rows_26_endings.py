@@ -11,21 +11,20 @@ from contextlib import AbstractContextManager
 import pytest
 
 from tests.e2e.surface.ground import ALONE, Ground
-from tests.e2e.world import until
+from tests.e2e.world import in_time, until
 
 OpenGround = Callable[..., AbstractContextManager[Ground]]
 
 
 @pytest.mark.row(26)
 def test_a_clean_exit_removes_the_workspace_within_a_second(ground: Ground) -> None:
-    """At the best of three, since machines that run tests are busy."""
-    took = []
-    for _ in range(3):
+    def ending() -> float:
         assert ground.ssh("true", login=ALONE).returncode == 0
         ended = time.monotonic()
         ground.nothing_left()
-        took.append(time.monotonic() - ended)
-    assert min(took) < ground.runtime.removal_seconds
+        return time.monotonic() - ended
+
+    in_time(ground.runtime.removal_seconds, ending)
 
 
 @pytest.mark.row(26)
@@ -40,8 +39,8 @@ def test_a_client_that_goes_away_leaves_nothing(ground: Ground, way: str) -> Non
             terminal.type("\n~.")
         else:
             terminal.process.send_signal(signal.SIGHUP)  # as when the window is closed
-        assert terminal.process.wait(10) != 0
-        ground.nothing_left(5)
+        assert terminal.process.wait(30) != 0
+        ground.nothing_left()
 
 
 @pytest.mark.row(27)
@@ -68,7 +67,7 @@ def test_a_workspace_killed_from_outside_gives_a_status_at_once(ground: Ground) 
     with ground.terminal("echo up; sleep 300", login=ALONE) as terminal:
         terminal.wait_for("up")
         ground.runtime.kill(f"{ground.mark}-alone")
-        assert terminal.wait_end(10) == 254
+        assert terminal.wait_end() == 254
         assert "doorward: workspace_gone:" in terminal.seen
     ground.nothing_left()
 
@@ -87,9 +86,9 @@ def test_sigterm_of_the_gateway_drains_then_ends_with_a_message(own_ground: Open
             ground.process.send_signal(signal.SIGTERM)
             terminal.wait_for("this session ends in")
             assert ground.ssh("echo new").returncode == 255, "no new connections"
-            assert short.communicate(b"\n", timeout=10)[0] == b"in time\n"
+            assert short.communicate(b"\n", timeout=30)[0] == b"in time\n"
             assert short.returncode == 5
-            assert terminal.wait_end(15) == 254
+            assert terminal.wait_end() == 254
             assert "doorward: gateway_shutdown:" in terminal.seen
         assert ground.process.wait(20) == 0
         ground.nothing_left()
@@ -101,8 +100,8 @@ def test_sigkill_of_the_gateway_leaves_nothing_and_it_starts_again(own_ground: O
         with ground.terminal("trap '' HUP TERM; echo up; while :; do sleep 1; done", login=ALONE) as terminal:
             terminal.wait_for("up")
             ground.stop(signal.SIGKILL)
-            assert terminal.wait_end(10) == 255
-            ground.nothing_left(10)
+            assert terminal.wait_end() == 255
+            ground.nothing_left()
         ground.start_again()
         assert ground.ssh("echo back", login=ALONE).stdout == b"back\n"
         assert ground.doorward("audit", "verify").returncode == 0
