@@ -110,11 +110,12 @@ class Kinds:
         return ((key, asked.kind) for key, asked in keep.items())
 
     def save(self) -> None:
-        """Remember them, where there is something new to remember.  Raises OSError."""
+        """Remember them, where there is something new to remember.  On a thread.  Raises OSError."""
         if not self._is_new and time.time() - self._saved < SAVE_SECONDS:
             return
         self._is_new, self._saved = False, time.time()
-        lines = [Remembered(kind=one.kind, asked=one.at).model_dump(mode="json") for one in self._asked.values()]
+        asked = tuple(self._asked.values())  # in one step of the interpreter: logins ask for more meanwhile
+        lines = [Remembered(kind=one.kind, asked=one.at).model_dump(mode="json") for one in asked]
         temporary = self._file.with_suffix(".new")
         temporary.write_text(json.dumps(lines, indent=1))
         temporary.replace(self._file)

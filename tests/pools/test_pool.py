@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -23,8 +24,10 @@ from gateway.concurrency import cancel_and_wait
 from gateway.errors import SettingsError, WorkspaceUnavailable
 from gateway.metrics import UNMETERED
 from gateway.pools import Pools
+from gateway.pools.kinds import Kind, Kinds
 from gateway.pools.pool import Pool
 from gateway.settings import Settings
+from gateway.settings_pools import PoolSettings
 from gateway.ssh.agent import connected
 from tests.pools.world import Stocked, of, order_for, sandboxes, stocked
 from tests.stack.require import require
@@ -315,6 +318,19 @@ async def test_a_pool_of_a_backend_that_is_not_there_or_cannot_have_one_stops_th
         with pytest.raises(SettingsError, match=words):
             async with Pools.open(settings, backends, connected, UNMETERED):  # type: ignore[arg-type]
                 pass
+
+
+async def test_kinds_are_asked_for_while_others_are_remembered(tmp_path: Path) -> None:
+    kinds = Kinds(tmp_path / "pool.json", PoolSettings(size=1))
+    more = iter([Kind.of(order_for(target=f"target-{number}")) for number in range(6000)])
+    for kind in itertools.islice(more, 3000):
+        kinds.asked(kind)
+    saving = asyncio.ensure_future(asyncio.to_thread(kinds.save))
+    while not saving.done():
+        kinds.asked(next(more))  # as a login does
+        await asyncio.sleep(0.001)
+    await saving
+    assert len(json.loads((tmp_path / "pool.json").read_text())) >= 3000
 
 
 GATEWAY = """
