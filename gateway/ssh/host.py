@@ -24,6 +24,7 @@ from gateway.errors import WorkspaceUnavailable
 from gateway.model import DeliveredFile, Logins, Permit
 from gateway.ssh import agent, inside
 from gateway.ssh.algorithms import GCM, KEY_EXCHANGE, MAC, WITHOUT_GCM
+from gateway.ssh.keys import Unreadable, host_certificate
 from gateway.ssh.raw import RawChannel
 from gateway.words import printable
 
@@ -48,9 +49,17 @@ class HostConnection(inside.AgentConnection):
 
     def validate_server_host_key(self, key_data: bytes) -> SSHKey:
         try:
-            return super().validate_server_host_key(key_data)
+            key = super().validate_server_host_key(key_data)
         except asyncssh.HostKeyNotVerifiable as error:
             raise asyncssh.HostKeyNotVerifiable(_shown(key_data, error.reason)) from error
+        # asyncssh takes a certificate for nobody as one for everybody, and authorities that sign with SHA-1.
+        try:
+            certificate = host_certificate(key_data)
+        except Unreadable as error:
+            raise asyncssh.HostKeyNotVerifiable(f"it shows a certificate that is not taken: {error}") from error
+        if certificate is not None and not certificate.principals:
+            raise asyncssh.HostKeyNotVerifiable("it shows a certificate without a principal, which is for no host")
+        return key
 
     def _process_disconnect(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         peek = SSHPacket(packet.get_remaining_payload())

@@ -24,7 +24,7 @@ SIGNATURES = frozenset(
 """What OpenSSH takes by default.  asyncssh also verifies `ssh-rsa` and `rsa1024-sha1`, which sign with SHA-1."""
 
 CERTIFICATE = b"-cert-v01@openssh.com"
-USER_CERTIFICATE = 1
+USER_CERTIFICATE, HOST_CERTIFICATE = 1, 2
 FOR_EVER = 2**64 - 1
 TOUCHED, PIN_VERIFIED = 0x01, 0x04
 
@@ -84,7 +84,17 @@ def read(blob: bytes) -> PublicKey:
         raise Unreadable(str(error)) from error
 
 
-def _read_certificate(blob: bytes) -> PublicKey:
+def host_certificate(blob: bytes) -> Certificate | None:
+    """What a host that showed `blob` is certified for; None for a bare key.  Raises Unreadable, as `read` does."""
+    try:
+        if not SSHPacket(blob).get_string().endswith(CERTIFICATE):
+            return None
+        return _read_certificate(blob, HOST_CERTIFICATE).certificate
+    except (PacketDecodeError, asyncssh.KeyImportError, UnicodeDecodeError, ValueError, OverflowError) as error:
+        raise Unreadable(str(error)) from error
+
+
+def _read_certificate(blob: bytes, wanted: int = USER_CERTIFICATE) -> PublicKey:
     packet = SSHPacket(blob)
     algorithm = packet.get_string()
     kind = _plain(algorithm)
@@ -101,8 +111,8 @@ def _read_certificate(blob: bytes) -> PublicKey:
     signed = packet.get_consumed_payload()
     signature = packet.get_string()
     packet.check_end()
-    if role != USER_CERTIFICATE:
-        raise Unreadable("not a user certificate")
+    if role != wanted:
+        raise Unreadable("a user's certificate is none of a host, nor the other way round")
     facts = Certificate(
         key_id=key_id,
         serial=serial,

@@ -130,24 +130,37 @@ def _ecdsa(directory: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("principal", "is_let_in"), [("127.0.0.1", True), ("db.example", False)])
+CERTIFIED = {
+    "for the address": (["-n", "127.0.0.1"], ""),
+    "for another": (["-n", "db.example"], "principal"),
+    "for nobody": ([], "principal"),
+    "over": (["-n", "127.0.0.1", "-V", "-2d:-1d"], "expired"),
+    "signed with SHA-1": (["-n", "127.0.0.1", "-t", "ssh-rsa"], "of a kind that is not taken"),
+}
+
+
+@pytest.mark.parametrize("case", CERTIFIED)
 async def test_an_authority_can_be_pinned_and_its_certificate_has_to_be_for_the_address(
-    opa_server: Opa, tmp_path: Path, unexpected: list[Any], principal: str, is_let_in: bool
+    opa_server: Opa, tmp_path: Path, unexpected: list[Any], case: str
 ) -> None:
-    authority = make_key(tmp_path / "authority")
+    options, why = CERTIFIED[case]
+    key = asyncssh.generate_private_key("ssh-rsa", key_size=3072)
+    key.write_private_key(tmp_path / "authority")
+    (tmp_path / "authority").chmod(0o600)
+    authority = key.export_public_key().decode().strip()
     make_key(tmp_path / "host" / "host_key")
     public = tmp_path / "host" / "host_key.pub"
-    sign = ["ssh-keygen", "-q", "-h", "-s", str(tmp_path / "authority"), "-I", "a host", "-n", principal, str(public)]
+    sign = ["ssh-keygen", "-q", "-h", "-s", str(tmp_path / "authority"), "-I", "a host", *options, str(public)]
     subprocess.run(sign, check=True)
     with sshd(tmp_path / "host", f"HostCertificate {tmp_path}/host/host_key-cert.pub") as server:
         there = host_target(server.port, [f"@cert-authority {authority}"])
         async with running(opa_server, tmp_path, targets={"there": there}, backends=known(server)) as site:
-            if is_let_in:
+            if not why:
                 async with site.connect() as alice:
                     assert (await alice.run("echo in")).stdout == "in\n"
                 return
             said, record = await refused(site)
-    assert "principal" in said
+    assert why in said
     assert record["reasons"][0]["code"] == "host_key_mismatch"
 
 
