@@ -142,7 +142,8 @@ class Live:
             for entry in _still_open(entries, asked):
                 entry.unjudged(asked, error)
             return False
-        news = []
+        # A later question may have been answered first: whoever asked this one waits for what that did as well.
+        news = [entry.recorded() for entry in entries if entry.asked > asked]
         for entry in _still_open(entries, asked):
             judgement = judged.sessions.get(entry.holder.session)
             if judgement is None:

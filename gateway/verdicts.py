@@ -68,6 +68,7 @@ class LiveEntry:
     ended: asyncio.Future[SessionEnded] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     _wanted: Dropped = field(default=NOTHING_DROPPED, init=False)
     """What is to hold once it is on record."""
+    _recording: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     async def wait_ended(self) -> None:
         """Never returns; raises SessionEnded when someone ends this session."""
@@ -126,16 +127,22 @@ class LiveEntry:
 
     async def record(self, facts: Mapping[str, Any]) -> None:
         """Put its news on record; then what is given back is."""
-        try:
-            async with self.journal.step(Step.LIVE, **facts, outcome=self.verdict):
-                pass
-        except AuditUnavailable:
-            log.error("judgement_unrecorded", extra={"session": self.holder.session})
-            return
-        had = self.dropped.kinds
-        self._restrict(self._wanted.kinds)
-        if had and not self.dropped.kinds:
-            self.client.tell(LIFTED)
+        async with self._recording:
+            try:
+                async with self.journal.step(Step.LIVE, **facts, outcome=self.verdict):
+                    pass
+            except AuditUnavailable:
+                log.error("judgement_unrecorded", extra={"session": self.holder.session})
+                return
+            had = self.dropped.kinds
+            self._restrict(self._wanted.kinds)
+            if had and not self.dropped.kinds:
+                self.client.tell(LIFTED)
+
+    async def recorded(self) -> None:
+        """Return when the news that there is by now is on record, and what it gives back is given."""
+        async with self._recording:
+            pass
 
     def _restrict(self, kinds: frozenset[str]) -> dict[str, int]:
         if not kinds and not self.dropped.kinds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from gateway.audit.writer import Writer
 from gateway.concurrency import background
 from gateway.errors import SessionEnded
 from gateway.live import Live
@@ -290,6 +292,40 @@ async def test_who_asks_about_one_person_does_not_wait_for_everybody_and_has_the
 
     assert everybody.result() == 2
     assert (entry.verdict, terminal.said, entry.judged) == ("warn", ["doorward: soon over"], 1)
+
+
+async def test_whoever_asked_first_and_is_answered_last_waits_until_the_last_word_is_done(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep that is quicker than a push: the push says that it is done when what the sweep gives back is given."""
+    entry, _ = await house.enter("a", ALICE)
+    await house.enter("b", BOB)
+    house.judge.restrict("a", "sftp")
+    house.judge.say("b", "keep")
+    await house.live.reevaluate()
+    house.judge.say("a", "keep")
+    house.judge.free.clear()
+    house.judge.at_once = [["a"]]
+    append, written, free = Writer.append, threading.Event(), threading.Event()
+
+    def appending(self: Writer, entries: Any) -> Any:
+        if any(record["event"] == "live" for record, _ in entries):
+            written.set()
+            free.wait(SECONDS)
+        return append(self, entries)
+
+    async with asyncio.TaskGroup() as tasks:
+        everybody = tasks.create_task(house.live.reevaluate())
+        await until(lambda: len(house.judge.asked) == 2)
+        monkeypatch.setattr(Writer, "append", appending)
+        tasks.create_task(house.live.reevaluate(ALICE))
+        await until(written.is_set)
+        house.judge.free.set()
+        await asyncio.wait([everybody], timeout=0.2)
+        before = everybody.done(), list(entry.dropped.kinds)
+        free.set()
+        await everybody
+        assert (before, entry.dropped.kinds) == ((False, ["sftp"]), frozenset())
 
 
 async def test_nobody_is_asked_about_when_nobody_is_there(house: House) -> None:
