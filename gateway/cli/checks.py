@@ -30,6 +30,8 @@ from gateway.settings import Settings
 from gateway.settings_ssh import VaultHostCertificateSettings
 from gateway.words import printable
 
+MALFORMED_TARGETS = "gateway/targets/malformed"
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -188,11 +190,19 @@ def _bundle(bundle: Bundle, told: bool) -> Finding:
 
 
 async def _targets(opa: Opa, found: list[Finding]) -> dict[str, Any]:
+    """Those of which a permit can be made; the others are findings."""
     try:
-        return await opa.read("targets") or {}
+        targets = await opa.read("targets") or {}
+        malformed = (await opa.query(MALFORMED_TARGETS, {}, {})).result or []
     except DoorwardError as error:
         found.append(_finding("targets", error))
         return {}
+    faults = {fault["target"]: "; ".join(fault["problems"][:5]) for fault in malformed}
+    found += [
+        Finding(f"target {name}", False, says, "Correct its entry: docs/reference/data.md has every field.")
+        for name, says in faults.items()
+    ]
+    return {name: target for name, target in targets.items() if name not in faults}
 
 
 async def _parts(stack: AsyncExitStack, settings: Settings, targets: dict[str, Any]) -> list[Finding]:

@@ -19,7 +19,7 @@ from tests.authn.provider import StandIn
 from tests.cli.commands import doorward, written
 from tests.door.engineer import connected, granted
 from tests.door.running import TOKEN, Running, settings_tree
-from tests.policy.world import ALICE, ORDERS, grant
+from tests.policy.world import ALICE, ORDERS, data, grant
 from tests.stack.opa import Opa
 from tests.stack.process import free_port, write_secret
 
@@ -257,6 +257,20 @@ async def test_check_reports_malformed_grants_and_targets_without_a_backend(door
     assert failing(shown) == {"policy gateway/grants/malformed", f"target {ORDERS}", "target reports"}
     assert "[backends.process]" in findings(shown)[f"target {ORDERS}"]["remedy"]
     assert told.out.count("what to do:") == 3
+
+
+async def test_check_names_what_is_wrong_with_a_target_by_field(door: Running, opa_server: Opa) -> None:
+    """As policy says, and not only what a workspace is made of: from such an entry nobody gets a permit."""
+    given = [{"name": "a", "issuer": "vault", "role": "r", "ttl_seconds": 60,
+              "deliver": {"kind": "postgres", "host": "db", "port": 5432, "dbname": "x"}}]  # fmt: skip
+    service = {"namespace": "shop", "selector": {"app": "payments-api"}, "share_processes": True}
+    opa_server.put(f"targets/{ORDERS}", {**data()["targets"][ORDERS], "credentials": given, "pod": {"beside": service}})
+    shown = await doorward("check", "--json", "--config", door.file)
+
+    says = findings(shown)[f"target {ORDERS}"]["says"]
+    assert "credentials: beside a service there is no place" in says
+    assert "pod.beside.container: needed by share_processes" in says
+    assert shown.status == 1
 
 
 async def test_check_names_each_part_that_is_missing_and_its_remedy(opa_server: Opa, tmp_path: Path) -> None:
