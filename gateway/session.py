@@ -10,12 +10,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from gateway.audit.journal import Journal
 from gateway.backends import CREDENTIALS_DIR, Backend, Order, Workspace
 from gateway.clocks import Clocks
-from gateway.concurrency import background, first_done, together
+from gateway.concurrency import background, each, first_done, together
 from gateway.credentials import Issuer, Leases
 from gateway.credentials.delivery import delivery
 from gateway.errors import CredentialsUnavailable, DoorwardError, GatewayShutdown, SessionEnded, WorkspaceUnavailable
@@ -93,11 +94,8 @@ class Sessions:
             narrated(client) as (narration, ready),
             together(
                 journal.held(Step.LEASE, self._leases(permit, holder), issuers=_issuers_of(permit)),
-                journal.held(
-                    Step.WORKSPACE, self._workspace(permit, holder, narration), backend=permit.workspace.backend
-                ),
-            ) as (leases, workspace),
-            journal.held(Step.AGENT, self._connect(workspace)) as agent,
+                self._reached(permit, holder, narration, journal),
+            ) as (leases, (workspace, agent)),
         ):
             await self._furnish(agent, leases, permit, client, journal)
             ready()
@@ -125,17 +123,19 @@ class Sessions:
     async def _furnish(
         self, agent: Agent, leases: Sequence[Leases], permit: Permit, client: Client, journal: Journal
     ) -> None:
-        """Deliver the credentials into the workspace's tmpfs, and open its ways out."""
+        """Deliver the credentials into the workspace's tmpfs, and open its ways out: neither waits for the other."""
         delivered = delivery([lease for held in leases for lease in held.items], CREDENTIALS_DIR)
         spec = permit.workspace
-        await agent.setup(
+        setup = partial(
+            agent.setup,
             env={**client.environment(), **spec.env, **delivered.env, "TRACEPARENT": journal.traceparent},
             home=spec.home,
             shell=spec.shell,
             user=spec.user.name,
             files=delivered.files,
         )
-        await agent.open_egress(permit, journal, delivered.logins)
+        ways_out = partial(agent.open_egress, permit, journal, delivered.logins)
+        await each(lambda part: part(), (setup, ways_out), at_once=2)
 
     async def _until_it_ends(
         self,
@@ -157,6 +157,18 @@ class Sessions:
             _ends(lambda: _cut_off(agent, workspace), "workspace_gone", again),
             *(_ends(held.wait_lost, "credentials_lost", "Connect again for fresh credentials.") for held in leases),
         )
+
+    @asynccontextmanager
+    async def _reached(
+        self, permit: Permit, holder: Holder, narration: Narration, journal: Journal
+    ) -> AsyncIterator[tuple[Workspace, Agent]]:
+        """The workspace and its agent, which hold no credential yet: had while credentials are issued."""
+        backend = permit.workspace.backend
+        async with (
+            journal.held(Step.WORKSPACE, self._workspace(permit, holder, narration), backend=backend) as workspace,
+            journal.held(Step.AGENT, self._connect(workspace)) as agent,
+        ):
+            yield workspace, agent
 
     def _workspace(
         self, permit: Permit, holder: Holder, narration: Narration

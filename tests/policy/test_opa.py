@@ -295,6 +295,7 @@ async def test_the_question_carries_token_trace_and_strictness(tmp_path: Path) -
     assert path == "/v1/data/gateway/authz/decision?strict-builtin-errors=true&provenance=true"
     assert headers["authorization"] == "Bearer s3cret"
     assert headers["traceparent"] == "00-a-b-01"
+    assert headers["accept-encoding"] == "identity"
 
 
 # -- answers outside the contract -----------------------------------------------------------------------------------
