@@ -40,6 +40,7 @@ class Step(StrEnum):
     WORKSPACE = "workspace"
     AGENT = "agent"
     REQUEST = "request"
+    DECLINED = "declined"
     SFTP = "sftp"
     EGRESS = "egress"
     LISTENER = "listener"

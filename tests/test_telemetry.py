@@ -114,5 +114,5 @@ def test_the_names_of_steps_are_a_contract() -> None:
     assert {step.value for step in Step} == {
         "connection", "refused", "accept", "authn", "verify", "capture", "config", "lease", "workspace", "agent",
         "request", "sftp", "egress", "listener", "arrival", "relay", "live", "gone", "admission", "grant", "data",
-        "reason", "notify", "approval", "admin", "segment", "breakglass",
+        "reason", "notify", "approval", "admin", "segment", "breakglass", "declined",
     }  # fmt: skip

@@ -57,7 +57,7 @@ class Agent:
         self.connection = connection
 
     async def start(self, far: RawChannel, name: str, payload: bytes) -> bool:
-        """Ask for a program on a session channel.  Raises DoorwardError where there is more to say than no."""
+        """Ask for a program on a session channel; whether it was granted."""
         return await far.request(name, payload, True)
 
     def refusal(self, what: str) -> WorkspaceUnavailable | None:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
-from gateway.errors import DoorwardError
+from gateway.errors import DoorwardError, WorkspaceUnavailable
+from gateway.ssh.agent import Agent
+from gateway.ssh.handing import declined
 from gateway.ssh.limits import keep_to_limits
 from gateway.ssh.relay import Lane
 from gateway.telemetry import Step
@@ -28,7 +30,11 @@ async def open_forward(engineer: Engineer, lane: Lane, request: Mapping[str, Any
         agent = await engineer.agent_ready()
     except DoorwardError as error:
         raise prohibited(engineer, error) from error
-    await lane.open_far(agent.connection, str(request["kind"]), payload)
+    try:
+        await lane.open_far(agent.connection, str(request["kind"]), payload)
+    except asyncssh.ChannelOpenError as error:
+        await _on_record(engineer, agent, request, error)
+        raise
     try:
         await keep_to_limits(engineer, lane, obliged)
         engineer.restricted.check(request)  # in one turn with what follows: nothing slips through between
@@ -40,6 +46,20 @@ async def open_forward(engineer: Engineer, lane: Lane, request: Mapping[str, Any
     # Joined once the near channel is confirmed, which asyncssh does in this very turn after we return.
     asyncio.get_running_loop().call_soon(lane.join)
     return lane.near_end
+
+
+async def _on_record(
+    engineer: Engineer, agent: Agent, request: Mapping[str, Any], error: asyncssh.ChannelOpenError
+) -> None:
+    """What a host forbids; that nobody listens there is no refusal.  Raises asyncssh.ChannelOpenError, unrecorded."""
+    if error.code != asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
+        return
+    try:
+        await declined(engineer, agent, request, "this forward")
+    except WorkspaceUnavailable:
+        return  # the host's own words are told
+    except DoorwardError as unrecorded:
+        raise prohibited(engineer, unrecorded) from unrecorded
 
 
 MAX_AT_DESK = 20

@@ -124,10 +124,7 @@ class Host(agent.Agent):
         """The permit's variables go last, so that they hold where its server takes them (`AcceptEnv`)."""
         for variable, value in self._login.env.items():
             far.send_request("env", String(variable) + String(value))
-        granted = await super().start(far, name, payload)
-        if not granted and not far.gone:
-            raise self.refusal(f"this {name}")
-        return granted
+        return await super().start(far, name, payload)
 
     def refusal(self, what: str) -> WorkspaceUnavailable:
         return WorkspaceUnavailable(

@@ -14,7 +14,7 @@ from gateway.errors import REFUSED, Denied, DoorwardError, PolicyUnavailable, Wo
 from gateway.ssh.asking import Meanwhile, Question
 from gateway.ssh.forced import forced_command, forges, put_in_place
 from gateway.ssh.forwards import Admission
-from gateway.ssh.handing import hand_on
+from gateway.ssh.handing import begin, hand_on
 from gateway.ssh.kept import Kept
 from gateway.ssh.limits import keep_to_limits
 from gateway.ssh.raw import RawChannel
@@ -225,7 +225,7 @@ class Program:
         agent = await self._engineer.agent_ready()
         if files:
             payload = String(converse(self, self._engineer, obliged, agent))
-        granted = await agent.start(far, name, payload)
+        granted = await begin(self._engineer, agent, request, far, name, payload)
         if granted and self._refusal is None:
             # Once the reply is out, which is in this very turn: a program that ends at once sends all in one go.
             asyncio.get_running_loop().call_soon(self._join, far)

@@ -9,7 +9,6 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import asyncssh
 import pytest
@@ -26,7 +25,6 @@ from tests.stack.sshd import USER, Sshd, sshd
 
 pytestmark = pytest.mark.timeout(120)
 SIGNED = SshProxySettings.model_validate({"vault": {}})
-ESTABLISHED = "01"
 
 
 class Authority:
@@ -57,20 +55,11 @@ class Machine:
                 r"Accepted publickey .* port (\d+) .* ID doorward/\S*/(\S+) ", self._server.log
             )
         }
-        return any(owners.get(port, session) == session for port in self._connected())
+        return any(owners.get(port, session) == session for port in self._server.connected())
 
     async def kill(self, _session: SessionId) -> None:
         for pid in self._server.children():
             os.kill(pid, signal.SIGKILL)
-
-    def _connected(self) -> set[int]:
-        """The far ports of connections that are open."""
-        found = set()
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            _, local, remote, state, *_ = line.split()
-            if int(local.rpartition(":")[2], 16) == self._server.port and state == ESTABLISHED:
-                found.add(int(remote.rpartition(":")[2], 16))
-        return found
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -14,6 +14,8 @@ from tests.stack.sshd import USER, Sshd
 
 STARTED_WITH = ("image", "limits", "home", "network", "credentials")
 KEY = {"key": "main"}
+EVERYTHING = {"agent": True, "x11": True, "listen": [{"host": "localhost", "port": 0}], "env": ["FIXED", "GREETING"]}
+"""Of `allow`, beside what a target of these tests allows."""
 
 
 def host_target(port: int, host_keys: list[str], login: Mapping[str, Any] = KEY, **changes: Any) -> dict[str, Any]:

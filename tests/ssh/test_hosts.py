@@ -19,7 +19,7 @@ from asyncssh.packet import String, UInt32
 from gateway.cli import checks
 from gateway.settings import Settings
 from gateway.ssh import agent
-from tests.ssh.hosts import host_target, hostile_host, known, on
+from tests.ssh.hosts import EVERYTHING, host_target, hostile_host, known, on
 from tests.ssh.openssh import OpenSSH, answering
 from tests.ssh.test_hostile_agent import KINDS, exit_7, refusals
 from tests.ssh.world import HostileChannel, HostileConnection, Site, running, target
@@ -30,7 +30,6 @@ from tests.stack.sshd import USER, Sshd, make_key, sshd
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(60)
-EVERYTHING = {"agent": True, "x11": True, "listen": [{"host": "localhost", "port": 0}], "env": ["FIXED", "GREETING"]}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -226,42 +225,6 @@ async def test_whoever_does_not_answer_as_a_host_is_given_up_on_in_time(
     assert record["event"] == "agent"
     code = "host_unreachable" if kind in ("nobody", "silent") else "host_refused"
     assert record["reasons"][0]["code"] == code
-
-
-async def test_what_its_sshd_refuses_is_said_to_be_its_refusal(
-    opa_server: Opa, tmp_path: Path, unexpected: list[Any]
-) -> None:
-    strict = (
-        "AllowTcpForwarding no", "AllowStreamLocalForwarding no", "PermitTTY no", "AllowAgentForwarding no",
-        "AcceptEnv NOTHING",
-    )  # fmt: skip
-    with sshd(tmp_path / "strict", *strict) as server:
-        allow = {**EVERYTHING, "forwards": [{"host": "127.0.0.1", "port": 9}]}
-        targets = {"there": on(server, allow=allow)}
-        async with running(opa_server, tmp_path, targets=targets, backends=known(server)) as site:
-            name = f"the host 127.0.0.1:{server.port}"
-            async with site.connect() as alice:
-                with pytest.raises(asyncssh.ChannelOpenError, match=f"{name} refused: "):
-                    await alice.open_connection("127.0.0.1", 9)
-                with pytest.raises(asyncssh.ChannelListenError):
-                    await alice.forward_remote_port("localhost", 0, "127.0.0.1", 9)
-                terminal = await alice.run("true", term_type="dumb")
-                assert terminal.exit_status == 254
-                assert f"{name} refused a terminal; this door had allowed it" in str(terminal.stderr)
-                assert (await alice.run("echo still")).stdout == "still\n"
-
-
-async def test_a_subsystem_that_its_sshd_has_not_is_said_to_be_its_refusal(
-    opa_server: Opa, tmp_path: Path, unexpected: list[Any]
-) -> None:
-    with sshd(tmp_path / "bare", "Subsystem other /bin/true") as bare:
-        async with (
-            running(opa_server, tmp_path, targets={"there": on(bare)}, backends=known(bare)) as site,
-            site.connect() as alice,
-        ):
-            ran = await alice.run(subsystem="sftp", encoding=None)
-    assert ran.exit_status == 254
-    assert f"the host 127.0.0.1:{bare.port} refused this subsystem; this door had allowed it" in _text(ran.stderr)
 
 
 async def test_rules_by_path_are_refused_where_nothing_keeps_them(

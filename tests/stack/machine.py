@@ -80,6 +80,8 @@ def obstacle(part: str) -> str:
             return f"Keycloak needs {' and '.join(missing)}: packages maven, openjdk-17-jre-headless" if missing else ""
         case "slapd":
             return "" if os.access(SLAPD, os.X_OK) else "the Debian package slapd is not installed"
+        case "root":
+            return "" if os.geteuid() == 0 else "only root can do it"
         case "sshd":
             return "" if SSHD else "the Debian package openssh-server is not installed"
         case program:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,10 @@ from tests.stack.process import Processes, Running, free_port, wait_until
 
 USER = getpass.getuser()
 TAKEN = "AcceptEnv LANG LC_* GREETING FIXED TRACEPARENT SSH_ORIGINAL_COMMAND"
+ACCOUNT = "debug"
+"""Of a machine of its own, with a home and bash."""
+UID = 10001
+ESTABLISHED = "01"
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,22 @@ class Sshd:
     def log(self) -> str:
         return Path(self.process.log).read_text(errors="replace")
 
+    def connected(self) -> set[int]:
+        """The far ports of connections that are open, by the kernel's list."""
+        found = set()
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, local, remote, state, *_ = line.split()
+            if int(local.rpartition(":")[2], 16) == self.port and state == ESTABLISHED:
+                found.add(int(remote.rpartition(":")[2], 16))
+        return found
+
+    def connected_by(self, public_key: str) -> set[int]:
+        """Those of `connected` that were let in by this key, by its own log."""
+        shown = fingerprint(public_key)
+        accepted = re.findall(r"Accepted publickey .* port (\d+) ssh2: \S+ (SHA256:\S+)", self.log)
+        owners = {int(port): key for port, key in accepted}  # a port's last one
+        return {port for port in self.connected() if owners.get(port) == shown}
+
     def children(self) -> list[int]:
         """Its processes for connections: one of each, whether or not it is logged in to yet."""
         found = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
@@ -41,8 +62,13 @@ class Sshd:
 
 
 @contextmanager
-def sshd(directory: Path, *lines: str, user_authority: str = "", port: int = 0) -> Iterator[Sshd]:
-    """`lines` of its configuration stand for the usual ones.  `user_authority`: whose certificates are let in."""
+def sshd(
+    directory: Path, *lines: str, user_authority: str = "", port: int = 0, within: Sequence[str] = ()
+) -> Iterator[Sshd]:
+    """`lines` of its configuration stand for the usual ones.  `user_authority`: whose certificates are let in.
+
+    `within`: a command that runs it, instead of this machine as it is.
+    """
     if SSHD is None:
         raise StackError("missing: sshd (Debian: openssh-server)")
     if os.geteuid() == 0:
@@ -64,13 +90,44 @@ def sshd(directory: Path, *lines: str, user_authority: str = "", port: int = 0) 
     said = {line.split()[0] for line in lines}
     settings = [*lines, *(line for line in usual if line.split()[0] not in said)]
     config.write_text("".join(f"{line}\n" for line in settings))
-    running = processes.start("sshd", [SSHD, "-D", "-e", "-f", config])
+    running = processes.start("sshd", [*within, SSHD, "-D", "-e", "-f", config])
     started = Sshd(directory, port, running, (directory / "host_key.pub").read_text().strip(), directory / "login_key")
     try:
         wait_until(lambda: "Server listening" in started.log, running)
         yield started
     finally:
         processes.end()
+
+
+@contextmanager
+def machine(directory: Path, *lines: str) -> Iterator[Sshd]:
+    """A host apart: this machine's programs and network, with processes, /tmp and an ACCOUNT of its own.
+
+    Needs root and bubblewrap.  `directory` must be readable for that account; whatever runs there ends with it.
+    """
+    home = directory / "home"
+    home.mkdir()
+    os.chown(home, UID, UID)
+    accounts = {"passwd": f"{ACCOUNT}:x:{UID}:{UID}::/home/{ACCOUNT}:/bin/bash", "group": f"{ACCOUNT}:x:{UID}:"}
+    binds = []
+    for name, line in accounts.items():
+        (directory / name).write_text(Path(f"/etc/{name}").read_text() + f"{line}\n")
+        binds += ["--ro-bind", str(directory / name), f"/etc/{name}"]
+    within = [
+        "bwrap", "--dev-bind", "/", "/", "--proc", "/proc", "--unshare-pid", "--die-with-parent", "--cap-add", "ALL",
+        "--perms", "1777", "--tmpfs", "/tmp", "--tmpfs", "/home", "--bind", str(home), f"/home/{ACCOUNT}",
+        "--bind", str(directory), str(directory), *binds, "--",
+    ]  # fmt: skip
+    with sshd(directory, *lines, within=within) as started:
+        yield started
+
+
+def fingerprint(public_key: str) -> str:
+    """As sshd logs it."""
+    shown = subprocess.run(
+        ["ssh-keygen", "-lf", "-"], input=public_key, capture_output=True, text=True, check=True
+    ).stdout
+    return shown.split()[1]
 
 
 def make_key(path: Path) -> str:

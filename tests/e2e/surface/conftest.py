@@ -11,26 +11,42 @@ from typing import Any
 import pytest
 
 from tests.e2e.surface.ground import Ground, Place, Shared, reversing, standing
-from tests.e2e.surface.runtimes import RUNTIMES, Runtime, reachable_directory
+from tests.e2e.surface.runtimes import MARK, RUNTIMES, Runtime, reachable_directory
 from tests.e2e.world import ALICE
 from tests.stack import example
 from tests.stack.opa import opa
+from tests.stack.sshd import TAKEN, Sshd, machine
 
 LATE = "sleep 65; echo late; exit 7"
 OpenGround = Callable[..., AbstractContextManager[Ground]]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A row that hangs is told within two minutes."""
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.timeout(120))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A row that hangs is told within two minutes; what no host can do is not asked of one."""
+    ours = [item for item in items if item.path.is_relative_to(Path(__file__).parent)]
+    for item in ours:
+        item.add_marker(pytest.mark.timeout(120))
+    beyond = [item for item in ours if item.get_closest_marker("no_host") and _runtime_of(item) == "sshproxy"]
+    if beyond:
+        items[:] = [item for item in items if item not in beyond]
+        config.hook.pytest_deselected(items=beyond)
+
+
+def _runtime_of(item: pytest.Item) -> str:
+    called = getattr(item, "callspec", None)
+    return str(called.params.get("runtime", "")) if called else ""
 
 
 @pytest.fixture(scope="session")
 def echo() -> Iterator[int]:
     with reversing() as port:
         yield port
+
+
+@pytest.fixture(scope="session")
+def host_machine() -> Iterator[Sshd]:
+    with reachable_directory() as directory, machine(directory, f"{TAKEN} {MARK}") as server:
+        yield server
 
 
 @pytest.fixture(scope="session", params=RUNTIMES)

@@ -9,14 +9,14 @@ import subprocess
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import asyncssh
 
-from tests.e2e.surface.runtimes import MARK, Runtime, processes_of
+from tests.e2e.surface.runtimes import ECHO, ECHO_PORT, MARK, TARGETS, HostRuntime, Runtime, processes_of
 from tests.e2e.world import ALICE, Door, merged, until
 from tests.stack import example
 from tests.stack.opa import Opa
@@ -26,9 +26,6 @@ INSIDE = 18080
 """A port of the workspace's own loopback that may be forwarded to."""
 NOBODY = 18081
 """The same, where nobody listens."""
-ECHO = "echo-service"
-"""A host beyond the workspace that may be reached: what is said to it comes back, backwards, after the half-close."""
-ECHO_PORT = 7  # below 1024, where listening needs more than an ordinary account has
 FORCED = 'echo "forced: ${SSH_ORIGINAL_COMMAND-nothing}"; cat'
 
 
@@ -45,8 +42,19 @@ class Ground(Door):
 
     runtime: Runtime
     mark: str
+    echo: tuple[str, int]
+    """Where a service answers with what it read, backwards, after the half-close; as a workspace calls it."""
     late: subprocess.Popen[bytes]
     """A job whose output comes 65 s after its stdin ended; started with the gateway, so that rows need not wait."""
+
+    @property
+    def is_host(self) -> bool:
+        return self.runtime.name == "sshproxy"
+
+    @property
+    def told_port(self) -> int:
+        """The port of `SSH_CONNECTION`: a host's sshd tells of its own connection."""
+        return self.runtime.server.port if isinstance(self.runtime, HostRuntime) else self.port
 
     @property
     def state(self) -> Path:
@@ -84,8 +92,15 @@ class Ground(Door):
         return self.runtime.workspaces(f"{self.mark}-{target}")
 
     def nothing_left(self, seconds: float = SECONDS, target: str = "alone") -> None:
-        """Neither a workspace nor any process of one, by this machine's own list of processes."""
+        """Neither a workspace nor any process of one, by this machine's own list of processes.
+
+        A host's programs are its own: what is left of them is ended as its administrator would.
+        """
         until(lambda: not self.workspaces(target), seconds)
+        if self.is_host:
+            for pid in processes_of(f"{self.mark}-{target}"):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         until(lambda: not processes_of(f"{self.mark}-{target}"), seconds)
 
 
@@ -143,45 +158,35 @@ ALLOW: dict[str, Any] = {
 }  # fmt: skip
 
 
+CHANGES: dict[str, dict[str, Any]] = {
+    "walled": {
+        "allow": {"forwards": [], "listen": [], "sockets": {"connect": [], "listen": []}, "agent": False, "x11": False}
+    },
+    "files": {"allow": {"shell": False, "exec": False}},
+    "forced": {"force_command": FORCED},
+    "few": {"session": {"max_channels": 3}},
+    "idle": {"session": {"idle_seconds": 3, "warn_seconds": 1.5}},
+    "short": {"session": {"max_seconds": 3, "warn_seconds": 1.5}},
+}
+
+
 def targets(runtime: Runtime, mark: str, echo: int) -> dict[str, dict[str, Any]]:
     """By name: `plain`, `alone` for rows that count what is left, and what differs from it in one thing."""
     plain: dict[str, Any] = {
         "description": "Somewhere to try every behaviour",
         "backend": runtime.name,
-        "image": runtime.image("full"),
-        "limits": {"memory_bytes": 512 * 2**20, "cpus": 2.0, "pids": 256, "tmpfs_bytes": 256 * 2**20},
-        "network": {"egress": [{"host": ECHO, "port": ECHO_PORT, "address": {"host": "127.0.0.1", "port": echo}}]},
         "env": {"LANG": "C.UTF-8", "FIXED": "by policy"},
-        "credentials": [],
         "session": SESSION,
         "max_grant_seconds": 8 * 3600,
         "ask": "#ask",
         "approvers": "the lead",
-        "allow": ALLOW,
+        "allow": {**ALLOW, "forwards": [*ALLOW["forwards"], {"host": "127.0.0.1", "port": echo}]},
     }
-    changed: dict[str, dict[str, Any]] = {
-        "plain": {},
-        "alone": {},
-        "late": {},
-        "shonly": {"image": runtime.image("shonly")},
-        "noshell": {"image": runtime.image("noshell")},
-        "missing": {"image": runtime.image("missing")},
-        "walled": {
-            "allow": {
-                "forwards": [],
-                "listen": [],
-                "sockets": {"connect": [], "listen": []},
-                "agent": False,
-                "x11": False,
-            }
-        },
-        "files": {"allow": {"shell": False, "exec": False}},
-        "forced": {"force_command": FORCED},
-        "few": {"session": {"max_channels": 3}},
-        "idle": {"session": {"idle_seconds": 3, "warn_seconds": 1.5}},
-        "short": {"session": {"max_seconds": 3, "warn_seconds": 1.5}},
-    }
-    found = {name: merged(plain, change) for name, change in changed.items()}
+    if runtime.name != "sshproxy":
+        plain["credentials"] = []
+    found = {
+        name: {**merged(plain, CHANGES.get(name, {})), **runtime.place(name, echo)} for name in TARGETS
+    }  # fmt: skip
     for name, target in found.items():
         target["env"] = {**target["env"], MARK: f"{mark}-{name}"}
     return found
@@ -195,6 +200,7 @@ def standing(
     directory.mkdir(parents=True)
     ground = Ground(place, directory, f"{ALICE}+plain")
     ground.runtime, ground.mark = runtime, f"{runtime.name}-{os.getpid()}"
+    ground.echo = ("127.0.0.1", echo) if ground.is_host else (ECHO, ECHO_PORT)
     for name, target in targets(runtime, ground.mark, echo).items():
         place.opa.put(f"targets/{name}", target)
     settings: dict[str, Any] = {

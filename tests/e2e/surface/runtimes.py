@@ -23,11 +23,21 @@ from tests.stack.cluster import NAMESPACE, PODS, Cluster
 from tests.stack.cluster.files import API, POD_PIDS
 from tests.stack.docker import LABEL, Docker
 from tests.stack.images import images, tiny_root
+from tests.stack.process import free_port
 from tests.stack.require import require
+from tests.stack.sshd import ACCOUNT, Sshd, make_key
 
 MARK = "DOORWARD_TEST_GROUND"
 """A variable in the environment of every process of a workspace, by which this machine's processes can be searched."""
+TARGETS = (
+    "plain", "alone", "late", "shonly", "noshell", "missing", "walled", "files", "forced", "few", "idle", "short",
+)  # fmt: skip
 KINDS = ("full", "shonly", "noshell", "missing")
+"""Images: with tools, with /bin/sh alone, with nothing at all, and one that is not there."""
+ECHO = "echo-service"
+"""A host beyond the workspace that may be reached: what is said to it comes back, backwards, after the half-close."""
+ECHO_PORT = 7  # below 1024, where listening needs more than an ordinary account has
+LIMITS = {"memory_bytes": 512 * 2**20, "cpus": 2.0, "pids": 256, "tmpfs_bytes": 256 * 2**20}
 
 
 class Runtime(Protocol):
@@ -39,12 +49,17 @@ class Runtime(Protocol):
     no_image_seconds: float
     """An image that is not there is explained by then."""
 
+    no_image: str
+    """The code by which it is explained."""
+
     def settings(self) -> dict[str, Any]:
         """What stands in the gateway's settings below `backends.<name>`."""
         ...
 
-    def image(self, kind: str) -> str:
-        """The image of one of KINDS: with tools, with /bin/sh alone, with nothing at all, and one that is not there."""
+    def place(self, target: str, echo: int) -> dict[str, Any]:
+        """What of a target's entry says where it runs.  Its image is the target's of KINDS, else "full"; the way to the
+        service at the port `echo` is there.
+        """
         ...
 
     def down(self, directory: Path) -> dict[str, Any]:
@@ -60,7 +75,24 @@ class Runtime(Protocol):
         ...
 
 
-class DockerRuntime:
+class Started:
+    """What starts workspaces, from images."""
+
+    no_image = "workspace_unavailable"
+
+    def image(self, kind: str) -> str:
+        raise NotImplementedError
+
+    def place(self, target: str, echo: int) -> dict[str, Any]:
+        address = {"host": "127.0.0.1", "port": echo}
+        return {
+            "image": self.image(target if target in KINDS else "full"),
+            "limits": LIMITS,
+            "network": {"egress": [{"host": ECHO, "port": ECHO_PORT, "address": address}]},
+        }
+
+
+class DockerRuntime(Started):
     name = "docker"
     removal_seconds = 1.0
     no_image_seconds = 3.0
@@ -91,7 +123,7 @@ class DockerRuntime:
                 client.delete(f"/containers/{container}", params={"force": "true"})
 
 
-class KubernetesRuntime:
+class KubernetesRuntime(Started):
     name = "kubernetes"
     removal_seconds = 4.0
     no_image_seconds = 45.0  # the kubelet tells when its attempts to pull have failed
@@ -131,7 +163,7 @@ class KubernetesRuntime:
             self._client.request("DELETE", f"{PODS}/{pod}", json={"gracePeriodSeconds": 1})
 
 
-class SandboxRuntime:
+class SandboxRuntime(Started):
     name = "sandbox"
     removal_seconds = 1.0
     no_image_seconds = 3.0
@@ -156,6 +188,53 @@ class SandboxRuntime:
             os.kill(pid, signal.SIGKILL)
 
 
+class HostRuntime:
+    """A machine that is there already.  Each target has a key of its own, by which sshd's log tells connections apart.
+
+    What is left on it when a connection ends is its own (docs/hosts.md), and is ended by hand here.
+    """
+
+    name = "sshproxy"
+    removal_seconds = 1.0
+    no_image_seconds = 3.0
+    no_image = "host_unreachable"
+
+    def __init__(self, server: Sshd) -> None:
+        self.server = server
+        self._nowhere = free_port()
+
+    def settings(self) -> dict[str, Any]:
+        return {"keys": {target: str(self._key(target)) for target in TARGETS}}
+
+    def place(self, target: str, _echo: int) -> dict[str, Any]:
+        port = self._nowhere if target == "missing" else self.server.port
+        return {
+            "host": {
+                "address": "127.0.0.1", "port": port, "user": ACCOUNT, "host_keys": [self.server.host_key],
+                "key": target,
+            }
+        }  # fmt: skip
+
+    def down(self, directory: Path) -> dict[str, Any]:
+        return {"keys": {target: str(directory / "no.key") for target in TARGETS}}
+
+    def workspaces(self, mark: str) -> list[str]:
+        key = self._key(mark.rpartition("-")[2]).with_suffix(".pub")
+        return [str(port) for port in self.server.connected_by(key.read_text())]
+
+    def kill(self, mark: str) -> None:
+        """The server's processes for the connections that run programs."""
+        for pid in {above for program in processes_of(mark) for above in _sshds_above(program)}:
+            os.kill(pid, signal.SIGKILL)
+
+    def _key(self, target: str) -> Path:
+        path = self.server.directory / "keys" / target
+        if not path.exists():
+            allowed = self.server.directory / "authorized_keys"
+            allowed.write_text(f"{allowed.read_text()}{make_key(path)}\n")
+        return path
+
+
 def _environment(client: httpx.Client, container: str) -> list[str]:
     answer = client.get(f"/containers/{container}/json")
     environment: list[str] = answer.json()["Config"]["Env"] if answer.status_code == 200 else []
@@ -165,6 +244,23 @@ def _environment(client: httpx.Client, container: str) -> list[str]:
 def _agents(mark: str) -> list[int]:
     """The first processes of sandboxes."""
     return [pid for pid in processes_of(mark) if _program(pid) == AGENT]
+
+
+def _sshds_above(pid: int) -> Iterator[int]:
+    """sshd's own for one connection: a child of the one that listens, which is bubblewrap's, and what runs under it."""
+    while (parent := _status(pid)[1]) and _status(parent)[0] == "sshd" and _status(_status(parent)[1])[0] != "bwrap":
+        yield parent
+        pid = parent
+
+
+def _status(pid: int) -> tuple[str, int]:
+    """Name and parent; of nobody where it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return "", 0
+    found = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    return found["Name"], int(found["PPid"])
 
 
 def _program(pid: int) -> str:
@@ -200,10 +296,16 @@ def _sandbox(_request: pytest.FixtureRequest, directory: Path) -> Runtime:
     return SandboxRuntime(directory)
 
 
+def _host(request: pytest.FixtureRequest, _directory: Path) -> Runtime:
+    require("sshd", "bwrap", "root")
+    return HostRuntime(request.getfixturevalue("host_machine"))
+
+
 RUNTIMES: dict[str, Callable[[pytest.FixtureRequest, Path], Runtime]] = {
     "docker": _docker,
     "kubernetes": _kubernetes,
     "sandbox": _sandbox,
+    "sshproxy": _host,
 }
 
 

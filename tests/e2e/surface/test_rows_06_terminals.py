@@ -146,7 +146,7 @@ def test_no_terminal_where_none_is_wanted(shared: Shared) -> None:
 
 
 @pytest.mark.row(8)
-@pytest.mark.parametrize("target", ["plain", "shonly"])
+@pytest.mark.parametrize("target", ["plain", pytest.param("shonly", marks=pytest.mark.no_host)])
 async def test_signals_reach_the_program(ground: Ground, target: str) -> None:
     """`ssh` sends none, so asyncssh does."""
     traps = "; ".join(f"trap 'echo {name}' {name}" for name in SIGNALS)
@@ -163,6 +163,7 @@ async def test_signals_reach_the_program(ground: Ground, target: str) -> None:
 
 
 @pytest.mark.row(8)
+@pytest.mark.no_host
 async def test_on_a_terminal_signals_reach_who_has_it(ground: Ground) -> None:
     async with ground.connected() as connection:
         process = await connection.create_process(term_type="dumb", term_size=(80, 24))
@@ -201,8 +202,8 @@ def test_variables_where_policy_takes_them_and_never_over_its_own(ground: Ground
 def test_the_environment_is_as_sshd_sets_it(ground: Ground) -> None:
     found = dict(line.split("=", 1) for line in ground.ssh("env").stdout.decode().splitlines() if "=" in line)
     address, port, local, local_port = found["SSH_CONNECTION"].split()
-    assert (address, local, local_port) == ("127.0.0.1", "127.0.0.1", str(ground.port))
-    assert found["SSH_CLIENT"] == f"127.0.0.1 {port} {ground.port}"
+    assert (address, local, local_port) == ("127.0.0.1", "127.0.0.1", str(ground.told_port))
+    assert found["SSH_CLIENT"] == f"127.0.0.1 {port} {ground.told_port}"
     assert found["USER"] == found["LOGNAME"] == "debug"
     assert found["HOME"] == found["PWD"] == "/home/debug"
     assert found["SHELL"] == "/bin/bash"

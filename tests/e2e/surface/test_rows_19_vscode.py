@@ -42,7 +42,7 @@ echo "mark: installed $(cat ~/.vscode-server/bin/version)"
 """  # in braces, so that all of it is read before what comes after it on stdin
 START = f"""
 echo "$$" > ~/.vscode-server/pid
-busybox httpd -f -p 127.0.0.1:{INSIDE} -h ~/.vscode-server/bin &
+busybox httpd -f -p 127.0.0.1:{INSIDE} -h ~/.vscode-server/bin < /dev/null > /dev/null 2>&1 &
 until busybox nc 127.0.0.1 {INSIDE} < /dev/null; do sleep 0.05; done
 echo "mark: listeningOn=={INSIDE}=="
 while read line; do echo "mark: $line"; done

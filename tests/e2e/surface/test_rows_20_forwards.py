@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.surface.ground import ECHO, ECHO_PORT, INSIDE, NOBODY, Ground, Shared, ask, connect
+from tests.e2e.surface.ground import INSIDE, NOBODY, Ground, Shared, ask, connect
 from tests.ssh.openssh import X_CLIENT, KeyAgent, x_server
 from tests.stack.process import free_port
 
@@ -28,10 +28,15 @@ def forwarding(ground: Ground, *options: str, target: str = "plain") -> Iterator
         yield connection
 
 
+def to_echo(ground: Ground) -> str:
+    host, port = ground.echo
+    return f"{host}:{port}"
+
+
 @pytest.mark.row(20)
 def test_many_connections_at_once_each_with_its_half_close(ground: Ground) -> None:
     port = free_port()
-    with forwarding(ground, "-L", f"{port}:{ECHO}:{ECHO_PORT}") as connection:
+    with forwarding(ground, "-L", f"{port}:{to_echo(ground)}") as connection:
         said = [os.urandom(300_000) + bytes([number]) for number in range(20)]
         with ThreadPoolExecutor(20) as threads:
             answers = list(threads.map(lambda one: ask(connect(port), one), said))
@@ -43,7 +48,7 @@ def test_many_connections_at_once_each_with_its_half_close(ground: Ground) -> No
 def test_a_dynamic_forward(ground: Ground) -> None:
     port = free_port()
     with forwarding(ground, "-D", str(port)):
-        assert ask(through_socks(port, ECHO, ECHO_PORT), b"stressed") == b"desserts"
+        assert ask(through_socks(port, *ground.echo), b"stressed") == b"desserts"
 
 
 def through_socks(port: int, host: str, to: int) -> socket.socket:
@@ -104,16 +109,17 @@ def test_unix_sockets_at_both_ends(ground: Ground, tmp_path: Path) -> None:
 
 
 @pytest.mark.row(20)
+@pytest.mark.no_host
 def test_an_image_with_nothing_at_all_serves_forwards(ground: Ground) -> None:
     port = free_port()
-    with forwarding(ground, "-L", f"{port}:{ECHO}:{ECHO_PORT}", target="noshell"):
+    with forwarding(ground, "-L", f"{port}:{to_echo(ground)}", target="noshell"):
         assert ask(connect(port), b"stressed") == b"desserts"
 
 
 @pytest.mark.row(21)
 def test_a_destination_that_policy_refuses_is_prohibited_and_the_session_goes_on(ground: Ground) -> None:
     good, bad = free_port(), free_port()
-    forwards = ("-L", f"{good}:{ECHO}:{ECHO_PORT}", "-L", f"{bad}:169.254.169.254:80")
+    forwards = ("-L", f"{good}:{to_echo(ground)}", "-L", f"{bad}:169.254.169.254:80")
     with ground.terminal("echo up; cat", options=("-tt", "-o", "LogLevel=INFO", *forwards)) as terminal:
         terminal.wait_for("up")
         with connect(bad) as refused:
@@ -127,7 +133,7 @@ def test_a_destination_that_policy_refuses_is_prohibited_and_the_session_goes_on
         for record in ground.audit("request")
         if (asked := record["input"]["request"])["kind"] == "direct-tcpip"
     }
-    assert {(ECHO, "allow"), ("169.254.169.254", "deny")} <= outcomes
+    assert {(ground.echo[0], "allow"), ("169.254.169.254", "deny")} <= outcomes
 
 
 @pytest.mark.row(21)

@@ -122,7 +122,7 @@ def test_opa_not_answering_is_explained_in_time(ground: Ground) -> None:
 
 @pytest.mark.row(25)
 def test_an_image_that_is_not_there_is_explained_in_time(ground: Ground) -> None:
-    _explained(ground, "workspace_unavailable", 254, f"{ALICE}+missing", ground.runtime.no_image_seconds)
+    _explained(ground, ground.runtime.no_image, 254, f"{ALICE}+missing", ground.runtime.no_image_seconds)
     ground.nothing_left(target="missing")
 
 

@@ -44,7 +44,10 @@ def test_a_client_that_goes_away_leaves_nothing(ground: Ground, way: str) -> Non
 
 
 @pytest.mark.row(27)
-@pytest.mark.parametrize("options", [(), ("-tt",)], ids=["command", "terminal"])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param((), id="command", marks=pytest.mark.no_host), pytest.param(("-tt",), id="terminal")],
+)
 def test_a_background_job_keeps_nothing_alive(ground: Ground, options: tuple[str, ...]) -> None:
     started = time.monotonic()
     ran = ground.ssh("sleep 300 & echo done", options=options, login=ALONE)

@@ -14,12 +14,13 @@ from tests.e2e.surface.ground import Ground
 from tests.e2e.surface.test_rows_11_streams import MEGABYTE, resident
 from tests.e2e.world import ALICE, until
 
-CONNECTIONS = {"docker": 150, "kubernetes": 50, "sandbox": 1000}
+CONNECTIONS = {"docker": 150, "kubernetes": 50, "sandbox": 1000, "sshproxy": 1000}
 """A container takes half a second of this machine, whatever leaks: a thousand connections are the sandbox's to show."""
 AT_ONCE = 8
 
 
 @pytest.mark.row(29)
+@pytest.mark.no_host
 def test_an_image_with_nothing_but_a_shell_works(ground: Ground) -> None:
     login = f"{ALICE}+shonly"
     assert ground.ssh("ls /bin; echo $0 $HOME; exit 3", login=login).stdout.split() == [b"sh", b"sh", b"/home/debug"]
@@ -37,6 +38,7 @@ def test_an_image_with_nothing_but_a_shell_works(ground: Ground) -> None:
 
 
 @pytest.mark.row(29)
+@pytest.mark.no_host
 def test_an_image_with_nothing_at_all_serves_files_and_says_so_of_commands(ground: Ground, tmp_path: Path) -> None:
     (tmp_path / "up").write_bytes(b"content")
     with ground.master("noshell") as connection:
