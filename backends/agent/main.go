@@ -28,6 +28,11 @@ func main() {
 		os.Exit(run(func(a *agent) error { return serveOver(words[0], os.Stdin, os.Stdout, a) }))
 	case command == "serve" && len(words) == 1:
 		os.Exit(run(func(a *agent) error { return serveAt(words[0], os.Stdin, a) }))
+	case command == "beside" && len(words) == 2:
+		if err := giveWay(); err != nil {
+			os.Exit(code(err))
+		}
+		os.Exit(run(func(a *agent) error { return beside(words[0], words[1], os.Stdin, a) }))
 	case command == "connect" && len(words) == 1:
 		protect()
 		os.Exit(code(join(words[0], os.Stdin, os.Stdout)))
@@ -38,7 +43,7 @@ func main() {
 	case command == "install" && len(words) > 0:
 		os.Exit(code(install(words[0], words[1:])))
 	default:
-		complain("usage: agent [--version | dial SOCKET | serve SOCKET | connect SOCKET | install FILE FOLDER... | answer ADDRESS | reach ADDRESS]")
+		complain("usage: agent [--version | dial SOCKET | serve SOCKET | beside @NAME SECONDS | connect SOCKET | install FILE FOLDER... | answer ADDRESS | reach ADDRESS]")
 		os.Exit(2)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -30,11 +31,11 @@ func serveAt(path string, lifeline io.Reader, agent *agent) error {
 	if err := listener.SetDeadline(time.Now().Add(unclaimed)); err != nil {
 		return err
 	}
-	return whileHeld(lifeline, func() error { return serveFirst(listener, agent) })
+	return whileHeld(lifeline, func() error { return serveFirst(listener, anybody, agent) })
 }
 
-func serveFirst(listener *net.UnixListener, agent *agent) error {
-	conn, err := listener.AcceptUnix()
+func serveFirst(listener *net.UnixListener, mayCome func(*net.UnixConn) error, agent *agent) error {
+	conn, err := acceptFirst(listener, mayCome)
 	listener.Close()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("no gateway came within %v", unclaimed)
@@ -45,6 +46,21 @@ func serveFirst(listener *net.UnixListener, agent *agent) error {
 	return agent.serve(conn, conn)
 }
 
+func acceptFirst(listener *net.UnixListener, mayCome func(*net.UnixConn) error) (*net.UnixConn, error) {
+	for {
+		conn, err := listener.AcceptUnix()
+		if err != nil {
+			return nil, err
+		}
+		refusal := mayCome(conn)
+		if refusal == nil {
+			return conn, nil
+		}
+		complain("a connection is not let in: %v", refusal)
+		conn.Close()
+	}
+}
+
 // join copies between the socket and in and out, until the agent has ended the conversation.
 func join(path string, in io.Reader, out io.Writer) error {
 	conn, err := dialWaiting(path)
@@ -52,6 +68,11 @@ func join(path string, in io.Reader, out io.Writer) error {
 		return err
 	}
 	defer conn.Close()
+	if strings.HasPrefix(path, "@") { // abstract: a name that anybody can have taken first
+		if err := isOurs(conn); err != nil {
+			return fmt.Errorf("what listens is not the agent: %w", err)
+		}
+	}
 	go func() {
 		_, _ = io.CopyBuffer(onlyWriter{conn}, onlyReader{in}, make([]byte, 256<<10)) // either way its end is the end
 		_ = conn.CloseWrite()
