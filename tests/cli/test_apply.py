@@ -20,6 +20,7 @@ from tests.cli.commands import Ran, doorward
 from tests.door.running import Running, running
 from tests.door.test_grants import everything, stored
 from tests.policy.world import REPORTS, grant, in_minutes
+from tests.stack import IN_THE_CLEAR
 from tests.stack.opa import Opa
 
 END = in_minutes(60)
@@ -125,7 +126,7 @@ async def test_a_change_between_reading_and_writing_is_a_conflict(door: Running,
     def meddled(method: str, path: str, value: Any = None) -> httpx.Response:
         if method == "PATCH":
             world.put("grants/alice/INC-1/reason", "theirs")
-        with httpx.Client(base_url=door.http.base_url, headers=headers, timeout=30) as client:
+        with httpx.Client(base_url=door.http.base_url, headers=headers, timeout=30, verify=IN_THE_CLEAR) as client:
             return client.request(method, f"/v1/data/{path}", json=value)
 
     asked = argparse.Namespace(file=folder, prune=False, dry_run=False, json=False)

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 
 from gateway.embedded.tools import cache, made_once, run_shown
+from tests.stack import IN_THE_CLEAR
 from tests.stack.opa import Opa
 from tests.stack.process import Processes, Running, free_port, wait_until, write_secret
 
@@ -110,6 +111,6 @@ class Opal:
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/healthcheck").status_code == 200
+            return httpx.get(f"{self.url}/healthcheck", verify=IN_THE_CLEAR).status_code == 200
         except httpx.TransportError:
             return False

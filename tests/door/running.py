@@ -16,6 +16,7 @@ from gateway.backends import Backend
 from gateway.settings import Settings
 from tests.e2e.world import merged
 from tests.policy.world import records_of
+from tests.stack import IN_THE_CLEAR
 from tests.stack.example import OPEN, settings_toml
 from tests.stack.opa import Opa
 from tests.stack.process import write_secret
@@ -86,5 +87,6 @@ async def running(
         listen = f"{opened.door[0]}:{opened.door[1]}"
         file.write_text(settings_toml(merged(tree, {"door": {"listen": listen}})))
         headers = {"authorization": f"Bearer {TOKEN}"}
-        async with httpx.AsyncClient(base_url=f"http://{listen}", headers=headers, timeout=10) as http:
+        url = f"http://{listen}"
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30, verify=IN_THE_CLEAR) as http:
             yield Running(opened, settings, file, http)

@@ -23,6 +23,7 @@ from tests.door.running import TOKEN, Running, running
 from tests.door.test_clients import AUDIENCE, ISSUER, Keys, bearer, token, with_certificates
 from tests.policy.servers import serving
 from tests.policy.world import ALICE, ORDERS, inhabited
+from tests.stack import IN_THE_CLEAR
 from tests.stack.opa import Opa
 
 ANYWHERE = {"admin_listen": "127.0.0.1:0"}
@@ -65,7 +66,8 @@ def at_admin(door: Running, headers: dict[str, str] | None = None, **more: Any) 
     assert door.gateway.admin is not None
     scheme = "https" if "verify" in more else "http"
     base = f"{scheme}://127.0.0.1:{door.gateway.admin[1]}"
-    return httpx.AsyncClient(base_url=base, headers=bearer(TOKEN) if headers is None else headers, timeout=30, **more)
+    sent = bearer(TOKEN) if headers is None else headers
+    return httpx.AsyncClient(base_url=base, headers=sent, timeout=30, **{"verify": IN_THE_CLEAR, **more})
 
 
 async def every_call(http: httpx.AsyncClient) -> list[httpx.Response]:
@@ -258,7 +260,7 @@ def test_tokens_do_not_travel_in_the_clear() -> None:
 
 
 def at_socket(door: Running) -> httpx.AsyncClient:
-    transport = httpx.AsyncHTTPTransport(uds=str(door.settings.admin_socket))
+    transport = httpx.AsyncHTTPTransport(uds=str(door.settings.admin_socket), verify=IN_THE_CLEAR)
     return httpx.AsyncClient(transport=transport, base_url="http://admin", timeout=30)
 
 

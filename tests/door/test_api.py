@@ -14,6 +14,7 @@ from gateway.embedded.tools import find_or_build
 from tests.door.running import Running
 from tests.door.test_grants import INC, everything, stored
 from tests.policy.world import grant
+from tests.stack import IN_THE_CLEAR
 from tests.stack.opa import Opa
 from tests.stack.process import Processes, free_port, wait_until
 from tests.stack.tools import OPA
@@ -29,7 +30,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     address = f"127.0.0.1:{free_port()}"
     try:
         running = processes.start("opa", [find_or_build(OPA), "run", "--server", "--skip-version-check", "-a", address])
-        with httpx.Client(base_url=f"http://{address}", timeout=10) as client:
+        with httpx.Client(base_url=f"http://{address}", timeout=30, verify=IN_THE_CLEAR) as client:
             wait_until(lambda: _is_up(client), running)
             yield client
     finally:

@@ -15,6 +15,7 @@ from tests.audit.test_chain import file_size_limit
 from tests.door.running import TOKEN, Running, running
 from tests.policy.test_opa import certificates
 from tests.policy.world import REPORTS, grant, in_minutes, populate
+from tests.stack import IN_THE_CLEAR
 from tests.stack.opa import Opa, opa
 from tests.waiting import until
 
@@ -234,7 +235,7 @@ async def test_without_a_known_bearer_token_nothing_is_offered(
     door: Running, world: Opa, authorization: str | None
 ) -> None:
     headers = {} if authorization is None else {"authorization": authorization}
-    async with httpx.AsyncClient(base_url=door.http.base_url, headers=headers) as stranger:
+    async with httpx.AsyncClient(base_url=door.http.base_url, headers=headers, verify=IN_THE_CLEAR) as stranger:
         answers = [
             await stranger.put(f"/v1/data/grants/{INC}", json=grant()),
             await stranger.get("/v1/data/grants"),
@@ -514,7 +515,7 @@ ROLES: dict[str, list[tuple[str, str, bool]]] = {
 def test_straight_at_opa_a_token_reaches_its_own_paths_and_verbs_only(world: Opa, role: str) -> None:
     headers = {"authorization": f"Bearer {world.token(role)}"} if role else {}
     before = everything(world)
-    with httpx.Client(base_url=f"{world.url}/v1/", headers=headers) as client:
+    with httpx.Client(base_url=f"{world.url}/v1/", headers=headers, verify=IN_THE_CLEAR) as client:
         for method, path, offered in ROLES[role]:
             body = {"json": {} if method == "POST" else grant()} if method in ("PUT", "POST") else {}
             answer = client.request(method, path, **body)  # type: ignore[arg-type]  # a body or none

@@ -22,6 +22,7 @@ from gateway.policy.contract import Decision
 from tests.policy.doors import may_be_asked_for_more, may_enter
 from tests.policy.schemas import ANSWERS, POLICIES
 from tests.policy.world import data, question
+from tests.stack import IN_THE_CLEAR
 from tests.stack.process import Processes, free_port, wait_until
 
 WORLDS = 25
@@ -62,7 +63,7 @@ def bare_opa(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]
         *sorted((POLICIES / "gateway").rglob("*.rego")),
     ]  # fmt: skip
     running = processes.start("opa", command)
-    with httpx.Client(base_url=f"http://{address}", timeout=10) as client:
+    with httpx.Client(base_url=f"http://{address}", timeout=30, verify=IN_THE_CLEAR) as client:
 
         def is_ready() -> bool:
             try:

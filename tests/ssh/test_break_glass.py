@@ -21,6 +21,7 @@ from tests.ssh.obliging import codes, ssh
 from tests.ssh.test_conditions import Receiver, hooks, started
 from tests.ssh.test_desk import at_terminal
 from tests.ssh.world import ALICE, BOB, Site, running, target
+from tests.stack import IN_THE_CLEAR
 from tests.stack.opa import Opa
 from tests.stack.process import write_secret
 from tests.waiting import until
@@ -95,7 +96,8 @@ async def in_emergency(
                 assert site.gateway.door is not None
                 host, port = site.gateway.door
                 headers = {"authorization": f"Bearer {TOKEN}"}
-                async with httpx.AsyncClient(base_url=f"http://{host}:{port}", headers=headers, timeout=LONG) as http:
+                url = f"http://{host}:{port}"
+                async with httpx.AsyncClient(base_url=url, headers=headers, timeout=LONG, verify=IN_THE_CLEAR) as http:
                     yield Emergency(site, opa, receiver, served, http)
                 await site.nothing_left(LONG)
     finally:

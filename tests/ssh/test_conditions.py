@@ -27,6 +27,7 @@ from tests.e2e.world import Terminal
 from tests.ssh.obliging import codes, on_disk, ssh
 from tests.ssh.test_desk import at_terminal
 from tests.ssh.world import ALICE, Site, running, target
+from tests.stack import IN_THE_CLEAR
 from tests.stack.opa import Opa
 from tests.waiting import until
 
@@ -69,7 +70,7 @@ def opened(opa_server: Opa, tmp_path: Path, unexpected: list[Any]) -> Opened:
 
 
 async def admin(site: Site, method: str, path: str, value: Any = None) -> httpx.Response:
-    transport = httpx.AsyncHTTPTransport(uds=str(site.directory / "state" / "admin.sock"))
+    transport = httpx.AsyncHTTPTransport(uds=str(site.directory / "state" / "admin.sock"), verify=IN_THE_CLEAR)
     async with httpx.AsyncClient(transport=transport, base_url="http://admin", timeout=LONG) as client:
         return await client.request(method, path, json=value)
 

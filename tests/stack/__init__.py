@@ -4,6 +4,9 @@ Each part is a context manager over a directory (`with opa(directory) as part:`)
 `python -m tests.stack up` keeps them all running (`make stack`).  Only `require.py` imports pytest.
 """
 
+IN_THE_CLEAR = False
+"""What httpx is to `verify` where no TLS is spoken: it reads the machine's authorities else, 20 ms for every client."""
+
 
 class StackError(Exception):
     """A part could not be brought up; the message says which one, why, and what would help."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.stack import StackError
+from tests.stack import IN_THE_CLEAR, StackError
 from tests.stack.process import Processes, wait_until
 
 DEFAULT_SOCKET = Path("/var/run/docker.sock")
@@ -35,9 +35,9 @@ class Docker:
     def client(self) -> httpx.Client:
         """An HTTP client for the engine's API."""
         if self.host.startswith("unix://"):
-            transport = httpx.HTTPTransport(uds=self.host.removeprefix("unix://"))
+            transport = httpx.HTTPTransport(uds=self.host.removeprefix("unix://"), verify=IN_THE_CLEAR)
             return httpx.Client(base_url=f"http://docker{API}", transport=transport, timeout=120)
-        return httpx.Client(base_url=self.host.replace("tcp://", "http://") + API, timeout=120)
+        return httpx.Client(base_url=self.host.replace("tcp://", "http://") + API, timeout=120, verify=IN_THE_CLEAR)
 
     def answers(self) -> bool:
         if self.host.startswith("unix://") and not _listens(self.host.removeprefix("unix://")):

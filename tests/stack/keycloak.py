@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 
 from gateway.embedded.tools import cache, made_once, run_shown
-from tests.stack import StackError
+from tests.stack import IN_THE_CLEAR, StackError
 from tests.stack.browser import Browser
 from tests.stack.process import Processes, Running, free_port, wait_until
 
@@ -131,7 +131,7 @@ def _environment() -> dict[str, str]:
 
 def _is_ready(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=5).status_code == 200
+        return httpx.get(url, timeout=5, verify=IN_THE_CLEAR).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -202,9 +202,9 @@ def _make_realm(url: str) -> None:
 @contextmanager
 def _admin(url: str) -> Iterator[httpx.Client]:
     login = {"grant_type": "password", "client_id": "admin-cli", "username": ADMIN, "password": ADMIN_PASSWORD}
-    answered = httpx.post(f"{url}/realms/master/protocol/openid-connect/token", data=login, timeout=60)
-    token = _sent(answered).json()["access_token"]
-    with httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=60) as client:
+    with httpx.Client(base_url=url, timeout=60, verify=IN_THE_CLEAR) as client:
+        answered = client.post("/realms/master/protocol/openid-connect/token", data=login)
+        client.headers["authorization"] = f"Bearer {_sent(answered).json()['access_token']}"
         yield client
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.stack import IN_THE_CLEAR
 from tests.stack.process import Processes, Running, free_port, wait_until, write_secret
 from tests.stack.tools import OPA, find_or_build
 
@@ -36,7 +37,8 @@ class Opa:
 
     def client(self, role: str = "admin") -> httpx.Client:
         """An HTTP client that authenticates as `role`."""
-        return httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {self.token(role)}"}, timeout=10)
+        headers = {"authorization": f"Bearer {self.token(role)}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, verify=IN_THE_CLEAR)
 
     def put(self, path: str, value: object, role: str = "admin") -> None:
         """Write base data, for example `put("people/alice", {...})`."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import hvac
 
-from tests.stack import StackError
+from tests.stack import IN_THE_CLEAR, StackError
 from tests.stack.cluster import Cluster
 from tests.stack.mariadb import MariaDb
 from tests.stack.postgres import Postgres
@@ -114,6 +114,6 @@ def _set_up(started: Vault, postgres: Postgres, others: Sequence[Other]) -> None
 
 def _is_ready(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/v1/sys/health", timeout=5).status_code == 200
+        return httpx.get(f"{url}/v1/sys/health", timeout=5, verify=IN_THE_CLEAR).status_code == 200
     except httpx.TransportError:
         return False

@@ -33,6 +33,7 @@ from tests.door.running import TOKEN
 from tests.e2e.world import grant_of
 from tests.policy.world import records_of
 from tests.ssh.world import ALICE, BOB, Site, running, target
+from tests.stack import IN_THE_CLEAR
 from tests.stack.opa import POLICIES, Opa, opa
 from tests.stack.process import write_secret
 
@@ -86,7 +87,8 @@ async def _automation(site: Site) -> None:
     assert site.gateway.door is not None
     host, port = site.gateway.door
     headers = {"authorization": f"Bearer {TOKEN}"}
-    async with httpx.AsyncClient(base_url=f"http://{host}:{port}", headers=headers, timeout=30) as door:
+    url = f"http://{host}:{port}"
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30, verify=IN_THE_CLEAR) as door:
         assert (await door.put(f"/v1/data/grants/{ALICE}/g3", json=grant_of(target="beside"))).is_success
         assert (await door.put(f"/v1/data/grants/{ALICE}/g4", json={"target": "beside"})).status_code == 400
         assert (await door.delete(f"/v1/data/grants/{BOB}/g2")).is_success
