@@ -123,10 +123,13 @@ async def running(
         {
             "state_dir": directory / "state",
             "ssh": {"listen": "127.0.0.1:0", "drain_seconds": 0, **example.OPEN},
-            "policy": {"url": opa.url, "token": {"file": opa.token_files["gateway"]}, "sweep_seconds": 0.2},
+            "policy": {
+                "url": opa.url, "token": {"file": opa.token_files["gateway"]}, "sweep_seconds": 0.2,
+                "timeout_seconds": 2.5,
+            },
         },
         changes,
-    )
+    )  # fmt: skip
     async with gateway(Settings(**settings), more_backends=[backend, *backends], more_verifiers=verifiers) as started:
         yield Site(started, opa, directory, keys, backend)
 
