@@ -131,7 +131,7 @@ func dialGuest(t *testing.T, g *guest) (conn net.Conn) {
 		conn, err = net.Dial("unix", g.name)
 		return err == nil
 	})
-	must(0, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+	must(0, conn.SetReadDeadline(time.Now().Add(patience)))
 	return conn
 }
 

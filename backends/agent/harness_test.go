@@ -138,7 +138,7 @@ func (w *workspace) stop() {
 		if err != nil {
 			w.t.Errorf("agent: %v", err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		w.t.Error("the agent outlived its stdin")
 		_ = w.cmd.Process.Kill()
 	}
@@ -206,6 +206,9 @@ func (w *workspace) alive() {
 	}
 }
 
+// patience is how long a test waits for what must come; a busy machine takes its time.
+const patience = 40 * time.Second
+
 // within fails a test that hangs, where the reason can still be seen.
 func within[T any](t *testing.T, do func() T) T {
 	t.Helper()
@@ -214,7 +217,7 @@ func within[T any](t *testing.T, do func() T) T {
 	select {
 	case got := <-result:
 		return got
-	case <-time.After(15 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("no end in sight")
 		panic("unreachable")
 	}
@@ -223,7 +226,7 @@ func within[T any](t *testing.T, do func() T) T {
 // eventually is for what no message announces, such as the death of a grandchild.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !holds(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never came true: %s", what)
 		}

@@ -124,7 +124,7 @@ func TestReachTellsWhetherSomethingAnswers(t *testing.T) {
 		asking.Args = append(asking.Args, "reach", address)
 		return strings.TrimSpace(string(must(asking.Output())))
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(patience)
 	for ask() != "reached" {
 		if time.Now().After(deadline) {
 			t.Fatal("not reached")
