@@ -42,7 +42,7 @@ from gateway.policy.opa import Opa
 from gateway.pools import Pools
 from gateway.session import Sessions
 from gateway.settings import EmbeddedIssuerSettings, Offered, Settings
-from gateway.ssh.host import reached
+from gateway.ssh.host import reaching
 from gateway.telemetry import tracing
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ async def gateway(
         backends = {b.name: b for b in [await stack.enter_async_context(b) for b in open_backends(settings, instance)]}
         backends |= {backend.name: backend for backend in more_backends}
         issuers = {i.name: i for i in [await stack.enter_async_context(i) for i in open_issuers(settings)]}
-        pools = await stack.enter_async_context(Pools.open(settings, backends, reached, meter))
+        pools = await stack.enter_async_context(Pools.open(settings, backends, reaching(settings), meter))
         await stack.enter_async_context(background(_reap(pools.backends, live)))
         await stack.enter_async_context(background(live.sweep()))
         await stack.enter_async_context(background(live.watch_audit()))

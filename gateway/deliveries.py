@@ -46,6 +46,11 @@ class RedisDelivery(Value):
     kind: Literal["redis"] = Field(description="this way of delivery")
     host: str = Field(description="the server, as the workspace names it: a host of its egress")
     port: Port = Field(description="the server's port, of the same egress")
+    tls_name: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9._-]{1,253}$",
+        description="speak TLS, to a server whose certificate has this name or IPv4 address; absent: plain TCP",
+    )
 
 
 class SecretFile(Value):

@@ -127,6 +127,12 @@ class CredentialsSettings(Offered):
     embedded: EmbeddedIssuerSettings | None = None
 
 
+class RedisSettings(Section):
+    """What the gateway's own connections to Redis need, where a permit says that they speak TLS."""
+
+    ca_file: Path | None = Field(default=None, description="who signs servers' certificates; absent: the system's")
+
+
 class DockerSettings(Section):
     """A Docker engine, over its API."""
 
@@ -202,6 +208,7 @@ class Settings(BaseSettings):
     hooks: dict[ClientName, HookSettings] = Field(default_factory=dict)
     audit: AuditSettings = AuditSettings()
     credentials: CredentialsSettings = CredentialsSettings()
+    redis: RedisSettings = RedisSettings()
     backends: BackendsSettings = BackendsSettings()
     pools: dict[ClientName, PoolSettings] = Field(default_factory=dict, description="by backend")
     telemetry: TelemetrySettings = TelemetrySettings()

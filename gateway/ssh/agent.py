@@ -10,6 +10,7 @@ import asyncio
 import base64
 import json
 import logging
+import ssl
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -53,8 +54,10 @@ class Agent:
     judges_files = True
     """Whether a file is opened there by exactly the name that was judged."""
 
-    def __init__(self, connection: inside.AgentConnection) -> None:
+    def __init__(self, connection: inside.AgentConnection, tls: ssl.SSLContext | None = None) -> None:
+        """`tls`: for those ways out that the gateway itself logs in on."""
         self.connection = connection
+        self._tls = tls
 
     async def start(self, far: RawChannel, name: str, payload: bytes) -> bool:
         """Ask for a program on a session channel; whether it was granted."""
@@ -107,7 +110,7 @@ class Agent:
         The first of those is also where `redis-cli` looks.  Listeners end with the agent's connection.
         """
         for address, port, egress in _ways(permit, list(logins)[:1]):
-            dial = _dialler(self.connection, egress, logins.get((egress.host, egress.port)), journal)
+            dial = self._dialler(egress, logins.get((egress.host, egress.port)), journal)
             try:
                 async with asyncio.timeout(SETUP_SECONDS):
                     await self.connection.create_server(dial, address, port)
@@ -116,13 +119,35 @@ class Agent:
                     f"the workspace could not be given its way to {egress.host}:{egress.port}"
                 ) from error
 
+    def _dialler(self, egress: Egress, login: Lease | None, journal: Journal) -> Any:
+        async def dial(_host: str, _port: int) -> Any:
+            # Any other exception than ChannelOpenError would end the agent's connection, and with it the session.
+            forwarder = None
+            is_wanted = False
+            try:
+                async with journal.step(Step.EGRESS, host=egress.host, port=egress.port, **_used(login)) as step:
+                    try:
+                        forwarder = await dialled(egress.dial, login, self._tls)
+                    except asyncssh.ChannelOpenError as error:
+                        step.note(why=error.reason)
+                        raise
+                is_wanted = not self.connection.is_closed()
+            except DoorwardError as error:
+                raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, error.reasons[0].code) from error
+            finally:
+                if forwarder is not None and not is_wanted:
+                    forwarder.close()  # unrecorded, or nobody is there any more: hung up
+            return forwarder
+
+        return dial
+
     async def wait_gone(self) -> None:
         """Return when the connection to the agent has ended."""
         await self.connection.wait_closed()
 
 
 @asynccontextmanager
-async def connected(workspace: Workspace) -> AsyncIterator[Agent]:
+async def connected(workspace: Workspace, tls: ssl.SSLContext | None = None) -> AsyncIterator[Agent]:
     """The agent of `workspace`.  Raises WorkspaceUnavailable."""
     try:
         async with asyncio.timeout(HANDSHAKE_SECONDS):
@@ -132,7 +157,7 @@ async def connected(workspace: Workspace) -> AsyncIterator[Agent]:
     except (asyncssh.Error, OSError) as error:
         raise WorkspaceUnavailable("the workspace's agent could not be reached") from error
     try:
-        yield Agent(connection)
+        yield Agent(connection, tls)
     finally:
         connection.abort()
 
@@ -144,25 +169,6 @@ def _ways(permit: Permit, for_redis: Sequence[tuple[str, int]]) -> Iterator[tupl
         yield addresses[egress.host], egress.port, egress
         if (egress.host, egress.port) in for_redis:
             yield *REDIS, egress
-
-
-def _dialler(connection: inside.AgentConnection, egress: Egress, login: Lease | None, journal: Journal) -> Any:
-    async def dial(_host: str, _port: int) -> Any:
-        # Any other exception than ChannelOpenError would end the agent's connection, and with it the session.
-        forwarder = None
-        is_wanted = False
-        try:
-            async with journal.step(Step.EGRESS, host=egress.host, port=egress.port, **_used(login)):
-                forwarder = await dialled(egress.dial, login)
-            is_wanted = not connection.is_closed()
-        except DoorwardError as error:
-            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, error.reasons[0].code) from error
-        finally:
-            if forwarder is not None and not is_wanted:
-                forwarder.close()  # unrecorded, or nobody is there any more: hung up
-        return forwarder
-
-    return dial
 
 
 def _used(login: Lease | None) -> dict[str, str]:

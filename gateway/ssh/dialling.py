@@ -5,23 +5,38 @@ there, and MySQL's speaks first.  So here that is kept, and not more read, until
 
 Redis: `redis-cli` takes a password from its arguments, its environment or a terminal only, which are for others to see
 or for a person to type.  So the secret stays in this process (docs/adr/0036; RESP2, redis.io/docs/reference).
+Where the permit names whose certificate it must be, all of that is within TLS.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import cast
 
 import asyncssh
 
+from gateway.deliveries import RedisDelivery
+from gateway.errors import SettingsError
 from gateway.model import Address, Lease
+from gateway.settings import RedisSettings
 
 LOGIN_SECONDS = 5.0
 MAX_ANSWER = 512
 
 
-async def dialled(where: Address, login: Lease | None) -> asyncssh.SSHForwarder:
+def trust(settings: RedisSettings) -> ssl.SSLContext:
+    """Whose certificates are believed.  Raises SettingsError."""
+    try:
+        return ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
+    except OSError as error:  # ssl.SSLError too
+        raise SettingsError(f"redis.ca_file: {settings.ca_file}: {error}") from error
+
+
+async def dialled(where: Address, login: Lease | None, tls: ssl.SSLContext | None = None) -> asyncssh.SSHForwarder:
     """What a channel of the workspace's is to be joined to.  Raises asyncssh.ChannelOpenError.
+
+    `tls`: for a login whose delivery names a certificate's name.
 
     Cancelled or failed, the connection is closed.
     """
@@ -32,7 +47,7 @@ async def dialled(where: Address, login: Lease | None) -> asyncssh.SSHForwarder:
             transport, _ = await loop.create_connection(lambda: far, where.host, where.port)
             transport.pause_reading()  # in connection_made: without effect (Python 3.11)
         else:
-            transport = await _logged_in(where, login)
+            transport = await _logged_in(where, login, tls)
             transport.set_protocol(far)
             far.connection_made(transport)
     except OSError as error:
@@ -64,6 +79,19 @@ class _Far(asyncssh.SSHForwarder):
             near.write_eof()
         self.resume_reading()
 
+    def eof_received(self) -> bool:
+        return super().eof_received() and self._can_half_close()  # within TLS the answer would be nothing but a warning
+
+    def write_eof(self) -> None:
+        """Within TLS asyncio has no half-close: what was written still goes out, and then it is hung up."""
+        if self._can_half_close():
+            super().write_eof()
+        elif self._transport is not None:
+            self._transport.close()
+
+    def _can_half_close(self) -> bool:
+        return self._transport is not None and self._transport.can_write_eof()
+
 
 class _Near(asyncssh.SSHForwarder):
     """The workspace's side."""
@@ -76,13 +104,19 @@ class _Near(asyncssh.SSHForwarder):
         self._far.go_on(self)
 
 
-async def _logged_in(where: Address, login: Lease) -> asyncio.Transport:
+async def _logged_in(where: Address, login: Lease, tls: ssl.SSLContext | None) -> asyncio.Transport:
     """A connection after AUTH, not reading.  Raises OSError."""
-    loop = asyncio.get_running_loop()
+    assert isinstance(login.spec.deliver, RedisDelivery), "nobody else is logged in"
+    loop, name = asyncio.get_running_loop(), login.spec.deliver.tls_name
+    if name is not None and tls is None:
+        raise OSError("this gateway speaks no TLS")
+    within = tls if name is not None else None
     asking = _Login(_command("AUTH", login.username, login.password.get_secret_value()))
     try:
         async with asyncio.timeout(LOGIN_SECONDS):  # its TimeoutError is an OSError
-            transport, _ = await loop.create_connection(lambda: asking, where.host, where.port)
+            transport, _ = await loop.create_connection(
+                lambda: asking, where.host, where.port, ssl=within, server_hostname=name
+            )
             await asking.answered
     except BaseException:
         asking.abort()

@@ -7,8 +7,10 @@ in its own right, and whatever it refuses is said to be its refusal.  Private na
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import asyncssh
@@ -22,8 +24,11 @@ from gateway.backends import HostWorkspace, Login, Workspace
 from gateway.backends.host_login import in_our_words
 from gateway.errors import WorkspaceUnavailable
 from gateway.model import DeliveredFile, Logins, Permit
+from gateway.parties import Connect
+from gateway.settings import Settings
 from gateway.ssh import agent, inside
 from gateway.ssh.algorithms import GCM, KEY_EXCHANGE, MAC, WITHOUT_GCM
+from gateway.ssh.dialling import trust
 from gateway.ssh.keys import Unreadable, host_certificate
 from gateway.ssh.raw import RawChannel
 from gateway.words import printable
@@ -134,11 +139,16 @@ class Host(agent.Agent):
         )
 
 
+def reaching(settings: Settings) -> Connect:
+    """How the story gets at what is in a workspace.  Raises SettingsError."""
+    return partial(reached, tls=trust(settings.redis))
+
+
 @asynccontextmanager
-async def reached(workspace: Workspace) -> AsyncIterator[agent.Agent]:
-    """Whatever is at the end of the workspace's stream.  Raises WorkspaceUnavailable."""
+async def reached(workspace: Workspace, tls: ssl.SSLContext | None = None) -> AsyncIterator[agent.Agent]:
+    """Whatever is at the end of the workspace's stream; `tls` as `dialled` has it.  Raises WorkspaceUnavailable."""
     if not isinstance(workspace, HostWorkspace):
-        async with agent.connected(workspace) as found:
+        async with agent.connected(workspace, tls) as found:
             yield found
         return
     login = workspace.login

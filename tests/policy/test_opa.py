@@ -381,14 +381,16 @@ async def test_an_allow_on_a_condition_that_cannot_be_kept_is_a_deny(obligations
 
 
 def certificates(directory: Path) -> tuple[Path, Path, Path]:
-    """A CA of our own, and a certificate of it for 127.0.0.1: (CA, certificate, key) as PEM files."""
+    """A CA of our own, and a certificate of it for 127.0.0.1 and server.test: (CA, certificate, key) as PEM files."""
     now = datetime.datetime.now(datetime.UTC)
     names, keys = ("ca", "server"), [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
     files = []
     for name, own in zip(names, keys, strict=True):
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")])
-        local = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        local = x509.SubjectAlternativeName(
+            [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("server.test")]
+        )
         identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(keys[0].public_key())
         certificate = (
             x509.CertificateBuilder()

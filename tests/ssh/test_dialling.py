@@ -27,8 +27,8 @@ GREETING = b"x" * 200_000
 PASSWORD = "s3cret-of-redis"
 
 
-def lease(username: str = "default", password: str = PASSWORD) -> Lease:
-    deliver = RedisDelivery(kind="redis", host="cache", port=6379)
+def lease(username: str = "default", password: str = PASSWORD, tls_name: str | None = None) -> Lease:
+    deliver = RedisDelivery(kind="redis", host="cache", port=6379, tls_name=tls_name)
     spec = CredentialSpec(name="cache", issuer="vault", role="r", ttl_seconds=60, deliver=deliver)
     return Lease(spec, "id", username, SecretStr(password), datetime.now(UTC))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from gateway.sections import SecretRef
 from gateway.settings import VaultSettings
+from tests.policy.test_opa import certificates
 from tests.stack.mariadb import MariaDb, mariadb
 from tests.stack.postgres import Postgres, postgres
 from tests.stack.redis import Redis, redis
@@ -25,6 +26,8 @@ class Kinds:
     mariadb: MariaDb
     redis: Redis
     vault: Vault
+    authority: Path
+    """Who signed Redis' certificate, for its port with TLS."""
 
     def settings(self) -> VaultSettings:
         return VaultSettings(url=self.vault.url, token=SecretRef(file=self.vault.gateway_token_file))
@@ -41,10 +44,11 @@ def all_kinds(directory: Path) -> Iterator[Kinds]:
     folders = [directory / name for name in ("postgres", "mariadb", "redis", "vault")]
     for folder in folders:
         folder.mkdir()
+    authority, *pair = certificates(directory)
     with (
         postgres(folders[0]) as database,
         mariadb(folders[1]) as maria,
-        redis(folders[2]) as cache,
+        redis(folders[2], pair=(pair[0], pair[1])) as cache,
         vault(folders[3], database, maria, cache) as server,
     ):
-        yield Kinds(database, maria, cache, server)
+        yield Kinds(database, maria, cache, server, authority)

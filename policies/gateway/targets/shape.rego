@@ -212,7 +212,12 @@ _mysql := _object(["kind", "host", "port", "dbname"], {
 	"dbname": {"type": "string"},
 })
 
-_redis := _object(["kind", "host", "port"], {"kind": {"const": "redis"}, "host": {"type": "string"}, "port": _port})
+_redis := _object(["kind", "host", "port"], {
+	"kind": {"const": "redis"},
+	"host": {"type": "string"},
+	"port": _port,
+	"tls_name": {"anyOf": [{"type": "string", "pattern": "^[A-Za-z0-9._-]{1,253}$"}, {"type": "null"}]},
+})
 
 _secret_file := _object(["path"], {
 	"path": object.union(_below, {"maxLength": 200}),

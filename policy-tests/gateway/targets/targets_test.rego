@@ -28,6 +28,7 @@ _keeping(paths) := _with({"credentials": [{
 test_every_kind_of_credential_is_sound[note] if {
 	some note, target in {
 		"redis": _holding([_cache]),
+		"redis with TLS": _holding([object.union(_cache, {"tls_name": "cache.internal"})]),
 		"mysql": _holding([{"kind": "mysql", "host": "db", "port": 3306, "dbname": "stock"}]),
 		"files": _keeping(["supplier.json", "keys/supplier"]),
 	}
@@ -54,6 +55,7 @@ test_fault_is_found_and_reported[note] if {
 		"root": {"target": _with({"user": {"uid": 0}}), "says": "user.uid: Must be"},
 		"blank": {"target": _with({"force_command": " "}), "says": "force_command: Does not match"},
 		"in a list": {"target": _with({"credentials": [{}]}), "says": "credentials.0: name is required"},
+		"no name": {"target": _holding([object.union(_cache, {"tls_name": true})]), "says": "credentials.0.deliver.tls_name"},
 		"of no kind": {"target": _holding([{"kind": "rediss"}]), "says": "credentials.0.deliver.kind"},
 		"no group": {"target": _holding([{"kind": "mysql", "host": "x", "port": 1}]), "says": "deliver: dbname is required"},
 		"out of the folder": {"target": _keeping(["../x"]), "says": "files.0.path: Does not match"},
