@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
-from bench.machine import resident
+from bench.machine import grown_most
 from bench.peers import Peer
 from bench.samples import Samples
 from bench.stand import Stand
@@ -16,7 +14,6 @@ from bench.table import Row
 from bench.throughput import DOWN, GOAL, MEGA, UP, down, up
 
 AT_ONCE = 8
-LOOK_SECONDS = 0.05
 
 
 def crowded(stand: Stand, rounds: int, megabytes: int) -> tuple[list[Row], dict[str, Samples]]:
@@ -29,7 +26,7 @@ def crowded(stand: Stand, rounds: int, megabytes: int) -> tuple[list[Row], dict[
     for _ in range(rounds):
         for way, measure in ((DOWN, down), (UP, up)):
             for peer in (*ours, sshd):
-                with _most(stand.door.process.pid) as most:
+                with grown_most(stand.door.process.pid) as most:
                     seconds = _together(measure, peer, size)
                 samples[f"{peer.name}, {AT_ONCE} {way}"].add(AT_ONCE * size / seconds / MEGA)
                 if peer in ours:
@@ -53,23 +50,3 @@ def _together(measure: Callable[[Peer, int], float], peer: Peer, size: int) -> f
         for done in [threads.submit(measure, peer, size) for _ in range(AT_ONCE)]:
             done.result()
         return time.perf_counter() - began
-
-
-@contextmanager
-def _most(pid: int) -> Iterator[Callable[[], float]]:
-    """How many bytes more than at the start the process had, at the most, looked at often."""
-    before = most = resident(pid)
-    over = threading.Event()
-
-    def look() -> None:
-        nonlocal most
-        while not over.wait(LOOK_SECONDS):
-            most = max(most, resident(pid))
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield lambda: most - before
-    finally:
-        over.set()
-        thread.join()

@@ -19,6 +19,7 @@ from bench import machine
 from bench.crowd import GRANT, SECONDS, Crowd, Engineer, crowd
 from bench.samples import Samples
 from bench.table import Row, table
+from tests.stack import StackError
 from tests.stack.opa import opa
 
 SWEEP, DOOR = "at OPA, by sweep", "at the grants door"
@@ -62,6 +63,7 @@ async def _measured(door: Crowd, each: int, levels: Sequence[int]) -> dict[str, 
 async def _ended(door: Crowd, engineer: Engineer, way: str) -> float:
     path = f"/v1/data/grants/{engineer.person}/{GRANT}"
     await asyncio.sleep(random.random())  # anywhere between two sweeps
+    _alive([engineer])
     began = time.perf_counter()
     (await (door.door if way == DOOR else door.opa).delete(path)).raise_for_status()
     if way != DOOR:
@@ -75,6 +77,7 @@ async def _ended(door: Crowd, engineer: Engineer, way: str) -> float:
 
 async def _all_ended(door: Crowd) -> Samples:
     everybody = list(door.inside.values())
+    _alive(everybody)
     patch = [{"op": "remove", "path": f"/{engineer.person}/{GRANT}"} for engineer in everybody]
     (await door.opa.patch("/v1/data/grants", json=patch)).raise_for_status()
     began = time.perf_counter()
@@ -84,6 +87,12 @@ async def _all_ended(door: Crowd) -> Samples:
     for engineer in everybody:
         await door.leave(engineer)
     return Samples([end.result() - began for end in ends])
+
+
+def _alive(engineers: Sequence[Engineer]) -> None:
+    """Raises StackError: an end that came before its deletion is no measurement (OPA had too little of the machine)."""
+    if gone := [engineer for engineer in engineers if engineer.ended.done()]:
+        raise StackError(f"{len(gone)} sessions ended by themselves, {gone[0].person}'s: {gone[0].said.decode()}")
 
 
 async def _push(door: Crowd) -> None:

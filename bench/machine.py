@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from tests.stack import StackError
 from tests.stack.tools import JAEGER, OPA, VAULT
 
 LIBRARIES = ("asyncssh", "aiodocker", "aiohttp", "uvloop", "cryptography", "pydantic")
+LOOK_SECONDS = 0.05
 
 
 def facts(stand: Stand) -> dict[str, Any]:
@@ -64,3 +68,23 @@ def resident(pid: int) -> float:
         if line.startswith("VmRSS:"):
             return float(line.split()[1]) * 1024
     raise StackError(f"process {pid} has no memory")
+
+
+@contextmanager
+def grown_most(pid: int) -> Iterator[Callable[[], float]]:
+    """How many bytes more than at the start the process had, at the most, looked at often."""
+    before = most = resident(pid)
+    over = threading.Event()
+
+    def look() -> None:
+        nonlocal most
+        while not over.wait(LOOK_SECONDS):
+            most = max(most, resident(pid))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield lambda: most - before
+    finally:
+        over.set()
+        thread.join()
