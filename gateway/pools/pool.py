@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from itertools import chain
 from typing import Any
@@ -48,8 +48,8 @@ class Pool:
         self._kinds = kinds
         self._turns = Turns(settings.starts_at_once)
         self._shelves: dict[str, Shelf] = {}
-        self._held: set[SessionId] = set()
-        """The pool's own ids of all that it started and that has not ended, claimed or not."""
+        self._held: dict[SessionId, SessionId | None] = {}
+        """The pool's own ids of all that it started and that has not ended, and the session of what is bound."""
         self._changed = asyncio.Event()
         self._ready = meter.create_gauge(Metric.POOL_READY, description="warm workspaces that are ready")
         self._starts = meter.create_counter(Metric.STARTS, description="workspaces for sessions, warm and cold")
@@ -60,7 +60,8 @@ class Pool:
         return self._workspace(order)
 
     async def reap(self, live: Collection[SessionId]) -> list[SessionId]:
-        return await self._backend.reap(_Either(live, self._held))
+        reaped = await self._backend.reap(_Living(live, self._held))
+        return [self._held.get(one) or one for one in reaped]
 
     async def check(self, spec: WorkspaceSpec | None = None) -> None:
         await self._backend.check(spec)
@@ -95,6 +96,7 @@ class Pool:
                 claim.pop_all()
                 warm.let_go()
                 return None, "not bound"
+            self._held[warm.id] = order.holder.session
             await stack.enter_async_context(claim.pop_all())
         self._starts.add(1, {"backend": self.name, "start": "warm"})
         return Claimed(warm), ""
@@ -179,7 +181,7 @@ class Pool:
             shelf.left(warm)
             self._count()
 
-        self._held.add(warm.id)
+        self._held[warm.id] = None
         try:
             why = await warm.live(self._backend, self._connect, self._turns.turn(NOBODY), started, over)
         except WorkspaceUnavailable as error:
@@ -189,7 +191,7 @@ class Pool:
         else:
             self._ended(warm, shelf, why)
         finally:
-            self._held.discard(warm.id)
+            del self._held[warm.id]
             shelf.left(warm)
             self._changed.set()
 
@@ -251,17 +253,24 @@ class Cold:
         return await self._workspace.wait_gone()
 
 
-class _Either(Collection[SessionId]):
-    """Whoever is in one of two, whenever that is asked."""
+class _Living(Collection[SessionId]):
+    """Sessions that live, and what the pool started that is nobody's or a living session's, whenever that is asked.
 
-    def __init__(self, first: Collection[SessionId], second: Collection[SessionId]) -> None:
-        self._both = (first, second)
+    A runtime that cannot change what it was told at the start knows a bound workspace by the pool's own id.
+    """
+
+    def __init__(self, live: Collection[SessionId], held: Mapping[SessionId, SessionId | None]) -> None:
+        self._live = live
+        self._held = held
 
     def __contains__(self, one: object) -> bool:
-        return any(one in each for each in self._both)
+        if one not in self._held:
+            return one in self._live
+        whose = self._held[one]  # type: ignore[index]  # it is in there
+        return whose is None or whose in self._live
 
     def __iter__(self) -> Iterator[SessionId]:
-        return chain(*self._both)
+        return (one for one in chain(self._live, list(self._held)) if one in self)
 
     def __len__(self) -> int:
-        return sum(map(len, self._both))
+        return sum(1 for _ in self)
