@@ -105,7 +105,9 @@ async def connect(
     try:
         await create_connection(lambda: connection)
         await built.waiter
-    except BaseException:
+    except BaseException as error:
         connection.abort()
+        if isinstance(error, ValueError):  # asyncssh's PacketDecodeError and KeyImportError are no asyncssh.Error
+            raise asyncssh.ProtocolError(f"malformed: {error}") from error
         raise
     return connection

@@ -612,6 +612,10 @@ async def test_gigabytes_to_a_client_that_reads_slowly_are_not_kept(opened: Any)
         alice.abort()
 
 
+MALFORMED = b"SSH-2.0-x\r\n" + UInt32(28) + bytes([10, 20]) + bytes(26)
+"""An SSH server whose first packet is a KEXINIT that ends in the middle of a list."""
+
+
 async def _silent(theirs: socket.socket) -> None:
     del theirs
 
@@ -625,7 +629,11 @@ async def _chatter(theirs: socket.socket) -> None:
     await asyncio.get_running_loop().sock_sendall(theirs, with_lines)
 
 
-@pytest.mark.parametrize("stream", [_silent, _garbage, _chatter])
+async def _malformed(theirs: socket.socket) -> None:
+    await asyncio.get_running_loop().sock_sendall(theirs, MALFORMED)
+
+
+@pytest.mark.parametrize("stream", [_silent, _garbage, _chatter, _malformed])
 async def test_a_stream_that_is_no_ssh_is_a_workspace_that_is_not_there(
     opened: Any, stream: Callable[[socket.socket], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

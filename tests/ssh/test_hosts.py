@@ -21,7 +21,7 @@ from gateway.settings import Settings
 from gateway.ssh import agent
 from tests.ssh.hosts import EVERYTHING, host_target, hostile_host, known, on
 from tests.ssh.openssh import OpenSSH, answering
-from tests.ssh.test_hostile_agent import KINDS, exit_7, refusals
+from tests.ssh.test_hostile_agent import KINDS, MALFORMED, exit_7, refusals
 from tests.ssh.world import HostileChannel, HostileConnection, Site, running, target
 from tests.stack.opa import Opa
 from tests.stack.process import free_port
@@ -195,7 +195,7 @@ async def test_a_key_of_the_settings_that_cannot_be_used_is_told_without_where_i
     assert record["event"] == "workspace"
 
 
-@pytest.mark.parametrize("kind", ["nobody", "silent", "garbage", "hangs up"])
+@pytest.mark.parametrize("kind", ["nobody", "silent", "garbage", "malformed", "hangs up"])
 async def test_whoever_does_not_answer_as_a_host_is_given_up_on_in_time(
     opa_server: Opa, tmp_path: Path, unexpected: list[Any], kind: str
 ) -> None:
@@ -205,7 +205,9 @@ async def test_whoever_does_not_answer_as_a_host_is_given_up_on_in_time(
         silent.append(writer)
         if kind == "garbage":
             writer.write(b"\0" * 100_000 + b"SSH-2.0-x\r\n" + os.urandom(100_000))
-        if kind != "silent":
+        if kind == "malformed":
+            writer.write(MALFORMED)
+        if kind in ("garbage", "hangs up"):
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
