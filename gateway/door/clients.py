@@ -71,11 +71,11 @@ class Clients:
         return Automation(name=names.pop(), proof="certificate", certificate=certificate)
 
     async def _by_token(self, token: str, certificate: ClientCertificate | None) -> Automation:
-        offered = hashlib.sha256(token.encode()).digest()
+        offered = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()  # any bytes can be offered
         for name, hashes in self._tokens.items():
             if any(hmac.compare_digest(offered, known) for known in hashes):
                 return Automation(name=name, proof="token", certificate=certificate)
-        if not self._issuers or token.count(".") != 2:
+        if not self._issuers or token.count(".") != 2 or not token.isascii():
             raise Unknown("unknown token")
         try:
             return await self._by_jwt(token, certificate)
