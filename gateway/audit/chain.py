@@ -63,7 +63,7 @@ def claimed_head(log: Path) -> Head | None:
     try:
         claimed = json.loads(text)
         return Head(int(claimed["seq"]), str(claimed["hash"]))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{head_file(log).name} is not a head") from error
 
 
@@ -136,7 +136,7 @@ class _Walk:
                 begins = False
                 self.head = Head(record["seq"], str(record["hash"]))
                 if record.get("event") == Step.SEGMENT and record.get("outcome") == "removed":
-                    self._removed.add(Head(record.get("last_seq", 0), record.get("last_hash", "")))
+                    self._removed |= _removal(record)
                 # The head is written after the records it names are safe: a crash leaves it behind, never ahead.
                 if claimed is not None and claimed.seq == self.head.seq and claimed.hash != self.head.hash:
                     yield number, f"record {self.head.seq} is not the one that {head_file(log).name} names"
@@ -165,8 +165,14 @@ class _Walk:
 def _name(log: Path, record: Mapping[str, Any]) -> str:
     try:
         return name_of(log, record["seq"], record["time"]).name
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return ""
+
+
+def _removal(record: Mapping[str, Any]) -> set[Head]:
+    """Where a file ended that was removed, as a record says; nothing where it says nothing that can be read."""
+    seq, digest = record.get("last_seq"), record.get("last_hash")
+    return {Head(seq, digest)} if isinstance(seq, int) and isinstance(digest, str) else set()
 
 
 def parse(line: bytes) -> dict[str, Any] | str:
@@ -175,16 +181,23 @@ def parse(line: bytes) -> dict[str, Any] | str:
         return "the last record is incomplete"
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "not JSON: the record was changed"
     if not isinstance(record, dict) or not isinstance(record.get("seq"), int) or "hash" not in record:
         return "not a record of this chain: it was changed"
     return record
 
 
+def _fits(record: dict[str, Any]) -> bool:
+    """Whether its hash is that of its content; never of what has no canonical form, such as NaN."""
+    try:
+        return bool(_digest({key: value for key, value in record.items() if key != "hash"}) == record["hash"])
+    except (ValueError, RecursionError):
+        return False
+
+
 def _faults(record: dict[str, Any], head: Head) -> Iterator[str]:
-    body = {key: value for key, value in record.items() if key != "hash"}
-    if _digest(body) != record["hash"]:
+    if not _fits(record):
         yield f"record {record['seq']} was changed: its hash does not fit its content"
     if record["seq"] != head.seq + 1:
         yield f"record {record['seq']} follows record {head.seq}: records were removed, added or reordered"

@@ -13,6 +13,8 @@ from gateway.audit.segments import UNREADABLE, opened
 
 CHUNK_BYTES = 2**20
 MOST_LINE_BYTES = 2**26
+DAMAGED = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+"""What reading a line raises that somebody wrote who is not us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ def begun(path: Path) -> Begun | None:
         record = json.loads(line)
         datetime.fromisoformat(record["time"])
         return Begun(int(record["seq"]), record["time"], str(record["previous"]))
-    except (ValueError, KeyError, TypeError, *UNREADABLE) as error:
+    except (*DAMAGED, *UNREADABLE) as error:
         raise ValueError("does not begin with a record") from error
 
 
@@ -49,7 +51,7 @@ def parsed_head(line: bytes) -> Head:
     try:
         last = json.loads(line)
         return Head(int(last["seq"]), str(last["hash"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except DAMAGED as error:
         raise ValueError("does not end in a record") from error
 
 

@@ -65,7 +65,7 @@ def records(log: Path, *, since: datetime | None = None) -> Iterator[dict[str, A
 def _record(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path.name}, line {number}: not JSON, the record was changed") from error
     if not isinstance(record, dict):
         raise ValueError(f"{path.name}, line {number}: not a record")

@@ -8,6 +8,7 @@ from pathlib import Path
 from gateway.audit.chain import Tally, verify
 from gateway.cli import FAILED, add_config, add_json, settings_of, show
 from gateway.errors import SettingsError
+from gateway.words import printable
 
 SHOWN = 20
 
@@ -32,5 +33,5 @@ def _verify(parsed: argparse.Namespace) -> int:
     lines = [f"{file}: {counted}, {'whole' if not faults else f'{len(faults)} faults'}"]
     lines += faults[:SHOWN] + ([f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else [])
     shown = {"file": str(file), "files": tally.files, "records": tally.records, "faults": faults}
-    show(parsed, shown, "\n".join(lines))
+    show(parsed, shown, "\n".join(map(printable, lines)))
     return FAILED if faults else 0

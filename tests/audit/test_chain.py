@@ -38,6 +38,10 @@ async def test_a_whole_log_has_no_fault_also_when_it_was_continued(log: Path) ->
     assert [json.loads(line)["seq"] for line in lines_of(log)] == list(range(1, 61))
 
 
+REMOVED = '{"seq":1,"event":"segment","outcome":"removed","hash":"","last_seq":"1","last_hash":[]}\n'
+"""What no log of ours holds: a removal that says nothing."""
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
@@ -50,13 +54,33 @@ async def test_a_whole_log_has_no_fault_also_when_it_was_continued(log: Path) ->
         (lambda lines: [*lines[:3], "{}\n", *lines[3:]], "not a record of this chain"),
         (lambda lines: [*lines[:-1], lines[-1][:20]], "the last record is incomplete"),
         (lambda _lines: [], "records 1 to 10 are missing at the end"),
+        (lambda lines: [lines[0].replace('"number":0', '"number":NaN'), *lines[1:]], "record 1 was changed"),
+        (lambda lines: [lines[0].replace('"number":0', '"number":1e999'), *lines[1:]], "record 1 was changed"),
+        (lambda lines: ["[" * 10_000 + "]" * 10_000 + "\n", *lines[1:]], "line 1: not JSON"),
+        (lambda lines: [REMOVED, *lines[1:]], "record 1 was changed"),
     ],
 )
 async def test_verify_finds(log: Path, change: object, fault: str) -> None:
     assert callable(change)
     log.write_text("".join(change(lines_of(log))))
 
-    assert any(fault in found for found in verify(log)), list(verify(log))
+    found = list(verify(log))
+    assert any(fault in one for one in found), found
+
+
+async def test_verify_finds_a_time_that_is_none(log: Path) -> None:
+    first = json.loads(lines_of(log)[0]) | {"time": "9999-12-31T23:59:59-14:00"}
+    log.with_name("audit.000000000001-20261122T074342Z.jsonl").write_text(json.dumps(first) + "\n")
+    assert any("not the one that the file is named for" in found for found in verify(log))
+
+
+@pytest.mark.parametrize("text", ['{"seq": 1e999, "hash": ""}', "[" * 10_000 + "]" * 10_000])
+async def test_a_head_that_is_none_is_told(log: Path, text: str) -> None:
+    head_file(log).write_text(text)
+    assert any("audit.jsonl.head cannot be read" in found for found in verify(log))
+    with pytest.raises(AuditUnavailable):
+        async with AuditLog.open(log):
+            pass
 
 
 async def test_a_record_sealed_anew_does_not_continue_the_chain(log: Path, tmp_path: Path) -> None:

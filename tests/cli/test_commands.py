@@ -200,6 +200,11 @@ async def test_audit_verify_goes_through_all_files(tmp_path: Path) -> None:
     assert (shown.json["files"], shown.json["records"]) == (2, 4)
     assert gone.name in shown.json["faults"][0]
 
+    damaged = closed(log)[0].path
+    damaged.write_bytes(damaged.read_bytes().replace(gone.name.encode(), rb"\u001b[2J"))
+    told = await doorward("audit", "verify", log)
+    assert "the last of them were in ?[2J" in told.out, "no terminal obeys what was written into a log"
+
 
 async def test_audit_verify_finds_a_changed_record(door: Running, tmp_path: Path) -> None:
     log = door.settings.audit_file

@@ -224,7 +224,7 @@ async def test_a_token_that_is_not_the_issuers_for_us_and_of_now_is_nobodys(
 @pytest.mark.parametrize("offered", [b"\xff\xfe", b"\xc3\x28", b"a.\xff.c"])
 async def test_bytes_that_are_no_text_are_a_wrong_token_like_any(world: Opa, tmp_path: Path, offered: bytes) -> None:
     async with with_issuer(world, tmp_path) as (door, _):
-        answer = await door.http.get(URL, headers={"authorization": b"Bearer " + offered})
+        answer = await door.http.get(URL, headers={b"authorization": b"Bearer " + offered})
         assert answer.status_code == 401
         assert refusals(door) == ["unknown token"]
 

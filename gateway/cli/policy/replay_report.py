@@ -42,7 +42,8 @@ def markdown(found: Found) -> str:
 
 
 def _summary(found: Found) -> str:
-    span = f", {found['first'][:19]}Z to {found['last'][:19]}Z" if found["first"] else ""
+    first, last = printable(found["first"][:19]), printable(found["last"][:19])
+    span = f", {first}Z to {last}Z" if first else ""
     return (
         f"{found['decisions']} decisions{span}: {found['asked']} asked again, {found['same']} the same, "
         f"{found['gains']} gain, {found['loses']} lose, {found['changes']} changed"
