@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,14 @@ from gateway.metrics import Metric, metering
 from gateway.settings import Settings
 from tests.door.running import running
 from tests.policy.world import grant, inhabited
+from tests.reading import records
 from tests.stack.opa import Opa
 from tests.waiting import until
 
 
 def gauges(file: Path) -> list[tuple[dict[str, Any], Any]]:
     """Attributes and values of the gauge of malformed documents, in the order in which they were sent."""
-    sent = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    sent = records(file) if file.exists() else []
     return [
         (point["attributes"], point["value"])
         for batch in sent

@@ -13,11 +13,8 @@ from gateway.settings import Settings
 from gateway.telemetry import Step, tracing
 from tests.door.engineer import connected, granted
 from tests.door.running import Running
+from tests.reading import records
 from tests.stack.opa import Opa
-
-
-def spans_of(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def under(spans: Iterable[dict[str, Any]], parent: dict[str, Any]) -> list[str]:
@@ -32,7 +29,7 @@ async def told(opa_server: Opa, tmp_path: Path) -> tuple[list[dict[str, Any]], R
     telemetry = {"exporter": "file"}
     async with granted(tmp_path, opa_server, telemetry=telemetry) as door, connected(door) as connection:
         printed = (await connection.run("echo $TRACEPARENT")).stdout
-    return spans_of(tmp_path / "state" / "traces.jsonl"), door, str(printed).strip()
+    return records(tmp_path / "state" / "traces.jsonl"), door, str(printed).strip()
 
 
 async def test_a_session_is_one_trace_whose_steps_are_the_story(told: tuple[Any, Running, str]) -> None:

@@ -30,6 +30,7 @@ from gateway.errors import CredentialsUnavailable
 from gateway.model import CredentialSpec, Holder, Lease, SessionId
 from gateway.sections import SecretRef
 from gateway.settings import VaultSettings
+from tests.reading import records
 from tests.stack.postgres import Postgres, postgres
 from tests.stack.process import write_secret
 from tests.stack.vault import Vault, vault
@@ -64,8 +65,7 @@ class Stack:
 
     def token_requests(self, session: str) -> list[dict[str, object]]:
         """What Vault recorded for this session's own token, and for its making."""
-        lines = [json.loads(line) for line in self.audit.read_text().splitlines()]
-        mine = [line for line in lines if line["type"] == "request"]
+        mine = [line for line in records(self.audit) if line["type"] == "request"]
         return [line for line in mine if session in json.dumps(line)]
 
 

@@ -15,7 +15,7 @@ from gateway.app import Gateway, gateway
 from gateway.backends import Backend
 from gateway.settings import Settings
 from tests.e2e.world import merged
-from tests.policy.world import records_of
+from tests.reading import records
 from tests.stack import IN_THE_CLEAR
 from tests.stack.example import OPEN, settings_toml
 from tests.stack.opa import Opa
@@ -39,7 +39,7 @@ class Running:
         return await self.http.put(f"/v1/data/grants/{path}", json=value)
 
     def records(self, event: str = "") -> list[dict[str, Any]]:
-        return records_of(self.settings.audit_file, event)
+        return records(self.settings.audit_file, event)
 
     async def raw(self, request: bytes) -> tuple[int, bytes]:
         """Send bytes as they are, `TOKEN` for the token; the status and all that came back."""

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import httpx
 
+from tests.reading import records
 from tests.stack import IN_THE_CLEAR, example
 from tests.stack.docker import Docker, docker
 from tests.stack.images import Images, images
@@ -229,8 +230,7 @@ class Door:
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     def audit(self, event: str = "") -> list[dict[str, Any]]:
-        whole, _, _ = (self.directory / "state" / "audit.jsonl").read_text().rpartition("\n")  # one may be half written
-        return [record for record in map(json.loads, whole.splitlines()) if event in ("", record["event"])]
+        return records(self.directory / "state" / "audit.jsonl", event)
 
     def sessions(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads(self.doorward("sessions", "--json").stdout)

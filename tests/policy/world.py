@@ -21,6 +21,7 @@ from gateway.policy.contract import rfc3339
 from gateway.policy.opa import Opa as Asked
 from gateway.sections import SecretRef
 from gateway.settings import PolicySettings
+from tests.reading import records
 from tests.stack.opa import Opa
 
 FIXTURES = Path(__file__).parents[2] / "policy-tests" / "fixtures"
@@ -106,12 +107,7 @@ class Asking:
         return Journal(self.audit, TracerProvider(shutdown_on_exit=False).get_tracer("tests"), **ids)
 
     def records(self, event: str = "") -> list[dict[str, Any]]:
-        return records_of(self.file, event)
-
-
-def records_of(file: Path, event: str = "") -> list[dict[str, Any]]:
-    """What is in an audit log, or the records of one event."""
-    return [record for record in map(json.loads, file.read_text().splitlines()) if event in ("", record["event"])]
+        return records(self.file, event)
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,12 @@ async def stock(backend: SandboxBackend, state: Path) -> AsyncIterator[Stocked]:
 
 def records(state: Path) -> dict[str, dict[str, Any]]:
     """What remembers running sandboxes, by session."""
-    files = (state / "sandbox" / "test").glob("*.json")
-    return {found["session"]: found for found in map(json.loads, (file.read_text() for file in files))}
+    found: dict[str, dict[str, Any]] = {}
+    for file in (state / "sandbox" / "test").glob("*.json"):
+        with suppress(FileNotFoundError):  # it has just been removed
+            record = json.loads(file.read_text())
+            found[record["session"]] = record
+    return found
 
 
 async def test_the_first_of_a_kind_is_cold_and_the_next_is_ready(stock: Stocked) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
@@ -24,6 +23,7 @@ from gateway.model import SessionId, WorkspaceSpec
 from gateway.settings import Settings
 from tests.e2e.world import grant_of, merged
 from tests.fakes import ProcessBackend
+from tests.reading import records
 from tests.stack import example
 from tests.stack.opa import Opa
 from tests.waiting import SECONDS, until
@@ -82,9 +82,7 @@ class Site:
         }  # fmt: skip
 
     def audit(self, event: str = "") -> list[dict[str, Any]]:
-        whole, _, _ = (self.directory / "state" / "audit.jsonl").read_text().rpartition("\n")  # one may be half written
-        lines = whole.splitlines()
-        return [record for record in map(json.loads, lines) if event in ("", record["event"])]
+        return records(self.directory / "state" / "audit.jsonl", event)
 
     def front(self) -> dict[str, Any]:
         """What the operator sees of the door."""

@@ -31,7 +31,7 @@ from gateway.studies.tally import LEFT_OUT, Tally
 from tests.cli.commands import Ran, doorward
 from tests.door.running import TOKEN
 from tests.e2e.world import grant_of
-from tests.policy.world import records_of
+from tests.reading import records
 from tests.ssh.world import ALICE, BOB, Site, running, target
 from tests.stack import IN_THE_CLEAR
 from tests.stack.opa import POLICIES, Opa, opa
@@ -48,7 +48,7 @@ class Lived:
     file: Path
 
     def records(self) -> list[dict[str, Any]]:
-        return [record for record in records_of(self.file) if "decision" in record]
+        return [record for record in records(self.file) if "decision" in record]
 
 
 @pytest.fixture(scope="module")
@@ -320,12 +320,12 @@ SPOILT: list[tuple[str, Callable[[dict[str, Any]], Any]]] = [
 
 
 def test_what_cannot_be_asked_again_is_counted_and_no_report_is_whole_without_it(lived: Lived, tmp_path: Path) -> None:
-    records = records_of(lived.file)
-    judged = [record for record in records if record["event"] == "request"]
+    whole = records(lived.file)
+    judged = [record for record in whole if record["event"] == "request"]
     for record, (_, spoil) in zip(judged, SPOILT, strict=False):
         spoil(record)
     file = tmp_path / "audit.jsonl"
-    file.write_text("".join(json.dumps(record, separators=(",", ":")) + "\n" for record in records))
+    file.write_text("".join(json.dumps(record, separators=(",", ":")) + "\n" for record in whole))
 
     ran = command(file, POLICIES, "--json")
 
