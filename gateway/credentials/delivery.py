@@ -72,7 +72,8 @@ def _service(lease: Lease) -> str:
     where = lease.spec.deliver
     assert isinstance(where, PostgresDelivery)
     return (
-        f"[{lease.spec.name}]\nhost={where.host}\nport={where.port}\ndbname={where.dbname}\n"
+        f"[{lease.spec.name}]\nhost={_line(lease, where.host)}\nport={where.port}\n"
+        f"dbname={_line(lease, where.dbname)}\n"
         f"user={_line(lease, lease.username)}\npassword={_line(lease, lease.password.get_secret_value())}\n"
         f"application_name=doorward\n"
     )

@@ -50,7 +50,7 @@ async def dialled(where: Address, login: Lease | None, tls: ssl.SSLContext | Non
             transport = await _logged_in(where, login, tls)
             transport.set_protocol(far)
             far.connection_made(transport)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # of a name that is none, UnicodeError
         raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, str(error)) from None
     return _Near(far)
 

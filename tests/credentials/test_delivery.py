@@ -91,6 +91,14 @@ def test_a_password_that_would_be_two_lines_is_refused_unquoted(deliver: dict[st
     assert "evil" not in str(refused.value)
 
 
+@pytest.mark.parametrize("deliver", [POSTGRES, MYSQL])
+@pytest.mark.parametrize("field", ["host", "dbname"])
+def test_a_place_that_would_be_two_lines_is_refused(deliver: dict[str, Any], field: str) -> None:
+    with pytest.raises(CredentialsUnavailable) as refused:
+        delivery([lease(spec(**deliver | {field: "db\nhost=evil"}), "good")], "/run/doorward")
+    assert refused.value.reasons[0].code == "credential_unfit"
+
+
 @pytest.mark.parametrize(
     ("secret", "said"),
     [

@@ -77,6 +77,12 @@ async def test_a_server_that_speaks_first_is_heard_whole_also_when_it_hangs_up_a
                 assert str(ran.stdout).strip() == str(len(GREETING)), ran.stderr
 
 
+@pytest.mark.parametrize("name", ["a..b", "a" * 64 + ".example", "a\0b"])
+async def test_a_name_that_no_host_can_have_is_a_refusal(name: str) -> None:
+    with pytest.raises(asyncssh.ChannelOpenError):
+        await dialling.dialled(Address(host=name, port=5432), None)
+
+
 @pytest.mark.parametrize(
     "words", [b"-WRONGPASS no\r\n", b"+OK\r\n+more\r\n", b"+OKAY\r\n", b"HTTP/1.1 200\r\n", b"y" * 4096]
 )
