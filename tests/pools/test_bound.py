@@ -183,15 +183,19 @@ async def test_a_gateway_that_is_killed_leaves_no_container_of_its_pool(
 # -- Kubernetes -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-async def pod_stock(cluster: Cluster, tmp_path: Path) -> AsyncIterator[Stocked]:
-    settings = KubernetesSettings(
+def pod_settings(cluster: Cluster) -> KubernetesSettings:
+    return KubernetesSettings(
         kubeconfig=cluster.config_for("doorward-gateway", NAMESPACE),
         namespace=NAMESPACE,
         agent_image=cluster.images.agent(),
         pod_pids_limit=POD_PIDS,
         enforces_network_policy=True,
     )
+
+
+@pytest.fixture
+async def pod_stock(cluster: Cluster, tmp_path: Path) -> AsyncIterator[Stocked]:
+    settings = pod_settings(cluster)
     async with KubernetesBackend.open(settings, INSTANCE) as backend, stocked(backend, tmp_path, size=1) as stock:
         yield stock
 
@@ -259,3 +263,53 @@ async def test_a_pod_whose_end_cannot_be_put_off_is_not_handed_out(
     async with pod_stock.claimed(of(pod_order, "bob")) as held:
         assert (held.facts["start"], held.facts["why"]) == ("cold", "not bound")
         assert held.workspace.id != name
+
+
+POD_GATEWAY = """
+import asyncio, json, sys
+from pathlib import Path
+from gateway.backends.kubernetes import KubernetesBackend
+from gateway.settings import KubernetesSettings
+from tests.pools.world import order_for, stocked
+
+async def main(settings, image, pids, folder):
+    limits = order_for().spec.limits.model_copy(update={"pids": int(pids)})
+    async with (
+        KubernetesBackend.open(KubernetesSettings.model_validate_json(settings), "test-pools") as backend,
+        stocked(backend, Path(folder), size=2) as stock,
+    ):
+        order = order_for(backend="kubernetes", image=image, limits=limits)
+        await stock.learn(order, 2)
+        async with stock.claimed(order):
+            await stock.full(2)
+            print("claimed", flush=True)
+            await asyncio.Event().wait()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+ENDED = ("Succeeded", "Failed")
+
+
+async def test_a_gateway_that_is_killed_leaves_no_pod_of_its_pool_running_and_the_next_one_removes_them(
+    cluster: Cluster, api: httpx.Client, tmp_path: Path
+) -> None:
+    settings = pod_settings(cluster)
+    words = (settings.model_dump_json(), cluster.images.workspace("full"), str(POD_PIDS), str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", POD_GATEWAY, *words], stdout=subprocess.PIPE, text=True) as gateway:
+        assert gateway.stdout is not None
+        assert gateway.stdout.readline() == "claimed\n"
+        assert len(pods(api)) == 3
+        gateway.send_signal(signal.SIGKILL)
+        gateway.wait()
+
+    async def all_ended() -> bool:
+        return all(pod["status"]["phase"] in ENDED for pod in pods(api).values())
+
+    assert await eventually(all_ended, seconds=30)
+    async with KubernetesBackend.open(settings, INSTANCE) as backend:
+        assert len(await backend.reap([])) == 3
+
+    async def none_left() -> bool:
+        return not pods(api)
+
+    assert await eventually(none_left, seconds=30)
