@@ -32,6 +32,10 @@ class Narration:
             self._what = what
             self._changed.set()
 
+    def tells(self, line: str) -> None:
+        """What terminals have to know, at once or when there is one."""
+        self._client.tell(f"doorward: {line}")
+
     async def tell(self) -> None:
         """Say it when it takes over a second, and again when it has changed, now and then; for ever."""
         pause = WAITING_SECONDS

@@ -179,7 +179,8 @@ class Sessions:
                 f"the permit names the backend {name!r}, which this gateway does not have",
                 remedy=f"Tell the platform team: [backends.{name}] is missing in the gateway's settings.",
             )
-        return self._backends[name].workspace(Order(permit.workspace, holder, permit.expires_at, narration.waits_for))
+        order = Order(permit.workspace, holder, permit.expires_at, narration.waits_for, narration.tells)
+        return self._backends[name].workspace(order)
 
     @asynccontextmanager
     async def _leases(self, permit: Permit, holder: Holder) -> AsyncIterator[Sequence[Leases]]:

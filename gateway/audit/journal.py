@@ -137,7 +137,7 @@ class Journal:
             async with self.step(name, **facts) as step:
                 value = await manager.__aenter__()
                 stack.push_async_exit(let_go)
-                step.note(**_described(value))
+                step.note(**described(value))
             yield value
 
     def _tellable(self, step: StepRecord) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class Journal:
         return {f"doorward.{name}": value for name, value in self._ids.items()}
 
 
-def _described(value: object) -> dict[str, Any]:
+def described(value: object) -> dict[str, Any]:
     """What a held thing says of itself: leases describe themselves, a workspace has the runtime's id."""
     describe = getattr(value, "describe", None)
     if describe is not None:

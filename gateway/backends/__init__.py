@@ -42,6 +42,8 @@ class Order:
     expires_at: datetime
     waits_for: Callable[[str], None] = field(default=unheard, compare=False, repr=False)
     """To be told, in words that go on with "waiting for", what the start waits for; again whenever that changes."""
+    tells: Callable[[str], None] = field(default=unheard, compare=False, repr=False)
+    """To be told, in a line for terminals, what people should know of where the workspace is."""
 
     def environment(self) -> Mapping[str, str]:
         """What the agent's own environment must hold; visible to whoever inspects the runtime."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -27,6 +28,8 @@ ASK_SECONDS = 1.8
 WATCH_SECONDS = 240
 RETRY_SECONDS = 0.5
 END_SECONDS = 10.0
+ADMISSION = ("ValidatingAdmissionPolicy", "admission webhook")
+"""How the API server begins to say that a policy or a webhook of the cluster's owner said no."""
 
 
 class Streaming(client.ApiClient):
@@ -51,6 +54,12 @@ class Cluster:
         self.version: Any = client.VersionApi(api)
         self._addresses: Any = client.CoreV1Api(streaming)
         self._session: aiohttp.ClientSession = streaming.rest_client.pool_manager
+
+    def within(self, namespace: str) -> Cluster:
+        """Another namespace of the same cluster, over the same connections."""
+        other = copy.copy(self)
+        other.namespace = namespace
+        return other
 
     async def attach(self, pod: str, container: str) -> PodStream:
         """Hold a container's stdin; its stderr goes to the log.  Raises one of FAULTS."""
@@ -161,10 +170,15 @@ def _refusal(error: ApiException | aiohttp.ClientResponseError, what: str) -> Wo
             "the cluster does not have the runtime class or the priority class that the permit names",
             remedy="Tell the security team: the target's pod.runtime_class or pod.priority_class is not the cluster's.",
         )
+    if any(mark in words for mark in ADMISSION):
+        return WorkspaceUnavailable(
+            "an admission policy of the cluster refused the workspace",
+            remedy="Tell the platform team the session id: the gateway's log (kubernetes_refused) says which, and why.",
+        )
     if error.status in (401, 403):
         return WorkspaceUnavailable(
             "the cluster does not let the gateway do this",
-            remedy="Tell the platform team to run `doorward check`: the Role in backends/kubernetes is not in force.",
+            remedy="Tell the platform team to run `doorward check`: a Role in backends/kubernetes is not in force.",
         )
     return WorkspaceUnavailable(f"the cluster {what}", remedy="Tell the platform team the session id.")
 

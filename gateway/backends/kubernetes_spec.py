@@ -28,7 +28,7 @@ SESSION_LABEL = "doorward/session"
 PROBE_LABEL = "doorward/probe"
 PROBE_SECONDS = 60
 _LABEL = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")
-_RESTRICTED = {
+RESTRICTED = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
     "readOnlyRootFilesystem": True,
@@ -90,7 +90,7 @@ def probe(name: str, command: list[str], site: Site) -> dict[str, Any]:
         "stdin": True,
         "stdinOnce": True,
         "resources": _resources(64 * 2**20, 1),
-        "securityContext": _RESTRICTED,
+        "securityContext": RESTRICTED,
     }
     return {
         "metadata": {"name": name, "labels": {INSTANCE_LABEL: site.instance, PROBE_LABEL: "true"}},
@@ -169,7 +169,7 @@ def _installer(order: Order, site: Site) -> dict[str, Any]:
         "args": ["install", "/volumes/agent/doorward-agent", *private],
         "volumeMounts": mounts,
         "resources": _resources(64 * 2**20, 1),
-        "securityContext": _RESTRICTED,
+        "securityContext": RESTRICTED,
     }
 
 
@@ -184,12 +184,12 @@ def _workspace(order: Order) -> dict[str, Any]:
         "name": CONTAINER,
         "image": spec.image,
         "command": [AGENT, "serve", SOCKET],
-        "env": [{"name": name, "value": _literal(value)} for name, value in order.environment().items()],
+        "env": [{"name": name, "value": literal(value)} for name, value in order.environment().items()],
         "workingDir": "/",
         "stdin": True,
         "stdinOnce": True,  # the attached client's end is the agent's EOF
         "resources": _resources(spec.limits.memory_bytes, spec.limits.cpus),
-        "securityContext": {**_RESTRICTED, "readOnlyRootFilesystem": spec.read_only},
+        "securityContext": {**RESTRICTED, "readOnlyRootFilesystem": spec.read_only},
         "volumeMounts": [{"name": "agent", "mountPath": AGENT_DIR, "readOnly": True}, *mounts],
     }
 
@@ -200,7 +200,7 @@ def _resources(memory_bytes: int, cpus: float) -> dict[str, Any]:
     return {"limits": {"memory": memory_bytes, "cpu": f"{round(cpus * 1000)}m"}, "requests": requests}
 
 
-def _literal(value: str) -> str:
+def literal(value: str) -> str:
     """`$(NAME)` is not to be expanded."""
     return value.replace("$(", "$$(")
 

@@ -19,17 +19,7 @@ def is_running(pod: Mapping[str, Any]) -> bool:
     """Whether the workspace runs.  Raises WorkspaceUnavailable when it never will."""
     status = pod.get("status") or {}
     for entry in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
-        waiting = (entry.get("state") or {}).get("waiting") or {}
-        if waiting.get("reason") in UNPULLABLE:
-            raise WorkspaceUnavailable(
-                "the workspace's image is not to be had in the cluster",
-                remedy="Platform team: check workspace.image, its pull secret, and that the nodes reach the registry.",
-            )
-        if waiting.get("reason") in UNSTARTABLE:
-            raise WorkspaceUnavailable(
-                "the cluster could not start the workspace's container",
-                remedy="Tell the platform team the session id: the pod's events say why.",
-            )
+        of_waiting((entry.get("state") or {}).get("waiting") or {})
     for condition in status.get("conditions") or ():
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
             raise WorkspaceUnavailable(
@@ -39,6 +29,20 @@ def is_running(pod: Mapping[str, Any]) -> bool:
     if (why := ended(pod)) is not None:
         raise WorkspaceUnavailable(why)
     return _state(pod).get("running") is not None
+
+
+def of_waiting(waiting: Mapping[str, Any]) -> None:
+    """Raise WorkspaceUnavailable for a container that waits in vain."""
+    if waiting.get("reason") in UNPULLABLE:
+        raise WorkspaceUnavailable(
+            "the workspace's image is not to be had in the cluster",
+            remedy="Platform team: check workspace.image, its pull secret, and that the nodes reach the registry.",
+        )
+    if waiting.get("reason") in UNSTARTABLE:
+        raise WorkspaceUnavailable(
+            "the cluster could not start the workspace's container",
+            remedy="Tell the platform team the session id: the pod's events say why.",
+        )
 
 
 def is_claimed(pod: Mapping[str, Any] | None, patch: Mapping[str, Any]) -> bool:
@@ -65,13 +69,14 @@ def ended(pod: Mapping[str, Any]) -> str | None:
             return "the workspace's node went away"
     stopped = _state(pod).get("terminated")
     if stopped is not None:
-        return _of_exit(stopped, is_deleted="deletionTimestamp" in (pod.get("metadata") or {}))
+        return of_exit(stopped, is_deleted="deletionTimestamp" in (pod.get("metadata") or {}))
     if status.get("phase") in ("Failed", "Succeeded"):
         return "the workspace could not be started: its agent was not put in place"
     return None
 
 
-def _of_exit(stopped: Mapping[str, Any], *, is_deleted: bool) -> str:
+def of_exit(stopped: Mapping[str, Any], *, is_deleted: bool) -> str:
+    """Why a container that has ended has."""
     if stopped.get("reason") == "OOMKilled":
         return "the workspace ran out of memory and was ended"
     if is_deleted or stopped.get("exitCode") == KILLED:

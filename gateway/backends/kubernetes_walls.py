@@ -52,6 +52,8 @@ class Walls:
                 "the workspace's image is not pinned by digest",
                 remedy="In the policy, set workspace.image to name@sha256:<digest>.",
             )
+        if spec.pod.beside is not None:
+            return  # it is held to whatever its pod is
         limit = self._settings.pod_pids_limit
         if limit is None or limit > spec.limits.pids:
             held = "no limit that the gateway knows of" if limit is None else f"a limit of {limit}"

@@ -121,4 +121,6 @@ class Kinds:
         temporary.replace(self._file)
 
     def _is_wanted(self, kind: Kind) -> bool:
+        if kind.spec.pod.beside is not None:
+            return False  # nothing is put beside a service before somebody needs it
         return not self._settings.targets or kind.target in self._settings.targets

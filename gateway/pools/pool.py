@@ -18,6 +18,7 @@ from typing import Any
 
 from opentelemetry.metrics import Meter
 
+from gateway.audit.journal import described
 from gateway.backends import Order, Poolable, ProtocolFactory, Workspace
 from gateway.concurrency import Crew
 from gateway.errors import WorkspaceUnavailable
@@ -244,7 +245,7 @@ class Cold:
 
     def describe(self) -> dict[str, Any]:
         """For the record."""
-        return {"id": self.id, **self._facts}
+        return {**described(self._workspace), **self._facts}
 
     async def create_connection(self, factory: ProtocolFactory) -> tuple[asyncio.Transport, asyncio.Protocol]:
         return await self._workspace.create_connection(factory)

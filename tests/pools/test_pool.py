@@ -24,6 +24,7 @@ from gateway.backends.sandbox_root import AGENT
 from gateway.concurrency import cancel_and_wait
 from gateway.errors import SettingsError, WorkspaceUnavailable
 from gateway.metrics import UNMETERED
+from gateway.model import Beside, PodOptions, WorkspaceSpec
 from gateway.pools import Pools
 from gateway.pools.kinds import Kind, Kinds
 from gateway.pools.pool import Pool
@@ -245,6 +246,14 @@ async def test_targets_that_are_not_named_have_none(backend: SandboxBackend, sta
                 assert held.facts["why"] == why
         await stock.full(2, "one")
         assert stock.ready("two") == 0
+
+
+def test_nothing_is_put_beside_a_service_before_somebody_needs_it(state: Path) -> None:
+    beside = PodOptions(beside=Beside(namespace="shop", selector={"app": "payments-api"}))
+    spec = WorkspaceSpec(backend="kubernetes", image="x", pod=beside)
+    kinds = Kinds(state / "pool.json", PoolSettings(size=2))
+    assert not kinds.asked(Kind.of(replace(order_for(), spec=spec)))
+    assert list(kinds.wanted()) == []
 
 
 async def test_the_old_are_replaced_unused(backend: SandboxBackend, state: Path) -> None:

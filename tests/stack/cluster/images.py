@@ -8,15 +8,17 @@ import json
 import os
 import subprocess
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gateway.assets import agent_binary
+from gateway.backends.kubernetes_spec import AGENT
 from gateway.embedded.tools import cache
 from tests.stack.cluster.files import PAUSE, Layout
 from tests.stack.images import busybox, debug_root, tiny_root
 
+Layer = Path | bytes
 CONFIG = {"User": "65532:65532", "WorkingDir": "/", "Cmd": ["/bin/false"]}
 
 
@@ -30,23 +32,27 @@ class NodeImages:
     def pause(self) -> None:
         """What holds a pod's namespaces."""
         layer = _layer({"bin/busybox": (busybox().read_bytes(), 0o755)})
-        archive = _archive("pause", layer, {"Entrypoint": ["/bin/busybox", "sleep", "2147483647"]})
+        archive = _archive("pause", [layer], {"Entrypoint": ["/bin/busybox", "sleep", "2147483647"]})
         self._ctr("images", "import", str(archive))
         self._ctr("images", "tag", "--force", "localhost/doorward-pause:1", PAUSE)
 
     def agent(self) -> str:
         """The agent, and nothing else: what the init container runs."""
         layer = _layer({"doorward-agent": (agent_binary().read_bytes(), 0o755)})
-        return self._imported("agent", layer, {"Entrypoint": ["/doorward-agent"], "User": "65532:65532"})
+        return self._imported("agent", [layer], {"Entrypoint": ["/doorward-agent"], "User": "65532:65532"})
 
     def workspace(self, kind: str) -> str:
         """`full`, `shonly` or `noshell`, by digest."""
-        tar = debug_root() if kind == "full" else tiny_root(has_shell=kind == "shonly")
-        return self._imported(kind, tar, CONFIG)
+        return self._imported(kind, [_root(kind)], CONFIG)
 
-    def _imported(self, name: str, layer: Path | bytes, config: Mapping[str, Any]) -> str:
+    def beside(self, kind: str) -> str:
+        """The same with the agent in it, as backends/kubernetes/debug.Dockerfile makes one."""
+        layer = _layer({AGENT.lstrip("/"): (agent_binary().read_bytes(), 0o755)})
+        return self._imported(f"beside-{kind}", [_root(kind), layer], CONFIG)
+
+    def _imported(self, name: str, layers: Sequence[Layer], config: Mapping[str, Any]) -> str:
         if name not in self._known:
-            self._ctr("images", "import", str(_archive(name, layer, config)))
+            self._ctr("images", "import", str(_archive(name, layers, config)))
             repository = f"localhost/doorward-{name}"
             [digest] = [
                 line.split()[2] for line in self._ctr("images", "ls").splitlines() if f"{repository}:1 " in line
@@ -70,15 +76,17 @@ def _layer(files: Mapping[str, tuple[bytes, int]]) -> bytes:
     return content.getvalue()
 
 
-def _archive(name: str, layer: Path | bytes, config: Mapping[str, Any]) -> Path:
-    """A docker-archive of one layer, in the cache by its content."""
-    data = layer if isinstance(layer, bytes) else None
-    digest = hashlib.sha256(data).hexdigest() if data is not None else _digest(Path(str(layer)))
+def _root(kind: str) -> Path:
+    return debug_root() if kind == "full" else tiny_root(has_shell=kind == "shonly")
+
+
+def _archive(name: str, layers: Sequence[Layer], config: Mapping[str, Any]) -> Path:
+    """A docker-archive, in the cache by its content."""
     described = {
         "architecture": "amd64",
         "os": "linux",
         "config": dict(config),
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_digest(layer)}" for layer in layers]},
     }
     text = json.dumps(described).encode()
     own = hashlib.sha256(text).hexdigest()
@@ -87,25 +95,29 @@ def _archive(name: str, layer: Path | bytes, config: Mapping[str, Any]) -> Path:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.new")
-    manifest = [{"Config": f"{own}.json", "RepoTags": [f"localhost/doorward-{name}:1"], "Layers": ["layer.tar"]}]
+    files = [f"layer{number}.tar" for number in range(len(layers))]
+    manifest = [{"Config": f"{own}.json", "RepoTags": [f"localhost/doorward-{name}:1"], "Layers": files}]
     with tarfile.open(partial, "w") as tar:
         for where, blob in ((f"{own}.json", text), ("manifest.json", json.dumps(manifest).encode())):
-            _add(tar, where, io.BytesIO(blob), len(blob))
-        if data is not None:
-            _add(tar, "layer.tar", io.BytesIO(data), len(data))
-        else:
-            with Path(str(layer)).open("rb") as content:
-                _add(tar, "layer.tar", content, Path(str(layer)).stat().st_size)
+            _add(tar, where, io.BytesIO(blob))
+        for where, layer in zip(files, layers, strict=True):
+            with _opened(layer) as content:
+                _add(tar, where, content)
     partial.rename(path)
     return path
 
 
-def _add(tar: tarfile.TarFile, name: str, content: Any, size: int) -> None:
+def _add(tar: tarfile.TarFile, name: str, content: IO[bytes]) -> None:
     entry = tarfile.TarInfo(name)
-    entry.size = size
+    entry.size = content.seek(0, os.SEEK_END)
+    content.seek(0)
     tar.addfile(entry, content)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+def _opened(layer: Layer) -> IO[bytes]:
+    return io.BytesIO(layer) if isinstance(layer, bytes) else layer.open("rb")
+
+
+def _digest(layer: Layer) -> str:
+    with _opened(layer) as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
