@@ -109,6 +109,11 @@ class Beside(Value):
             raise ValueError("container is for `share_processes` alone: set that, or leave `container` out")
         return self
 
+    @property
+    def labels(self) -> str:
+        """The selector as Kubernetes' API takes it."""
+        return ",".join(f"{key}={value}" for key, value in self.selector.items())
+
 
 class PodOptions(Value):
     """Where and how a workspace's pod runs, in Kubernetes' words; other backends do not look at it."""

@@ -13,6 +13,7 @@ from gateway.backends import Bindable, Order
 from gateway.backends.kubernetes_beside import Guest
 from gateway.backends.kubernetes_cluster import ASK_SECONDS, Cluster, connect, removed, translated
 from gateway.backends.kubernetes_held import Held
+from gateway.backends.kubernetes_service import check_service
 from gateway.backends.kubernetes_spec import (
     CONTAINER,
     GRACE_SECONDS,
@@ -24,7 +25,7 @@ from gateway.backends.kubernetes_spec import (
     pod,
 )
 from gateway.backends.kubernetes_states import ended, is_claimed, is_running
-from gateway.backends.kubernetes_walls import Walls
+from gateway.backends.kubernetes_walls import RIGHTS, Walls, check_rights
 from gateway.concurrency import background, to_the_end
 from gateway.errors import WorkspaceUnavailable
 from gateway.model import SessionId, WorkspaceSpec
@@ -77,11 +78,13 @@ class KubernetesBackend:
         with translated("refused to tell its version"):
             async with asyncio.timeout(ASK_SECONDS):
                 await self._cluster.version.get_code()
-        await self._walls.check_rights()
+        await check_rights(self._cluster, RIGHTS, "kubectl apply -f backends/kubernetes/role.yaml")
         if self._settings.enforces_network_policy is None:
             await self._walls.check_enforced()
         if spec is not None:
             self._walls.check(spec)
+            if (beside := spec.pod.beside) is not None:
+                await check_service(self._cluster.within(beside.namespace), spec, beside)
 
 
 class _Pod(Held):

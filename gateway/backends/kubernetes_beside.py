@@ -50,8 +50,7 @@ class Guest(Held):
         self._walls.check(self._order.spec)
         with translated("refused a container beside the service"):
             async with asyncio.timeout(ASK_SECONDS):
-                selector = ",".join(f"{key}={value}" for key, value in beside.selector.items())
-                pod = chosen(await self._cluster.pods(selector), self._order.holder.target, beside)
+                pod = chosen(await self._cluster.pods(beside.labels), self._order.holder.target, beside)
             self._name, self._uid = pod["metadata"]["name"], pod["metadata"]["uid"]
             self._order.tells(f"beside the pod {self._name} of {beside.namespace} ({self._uid})")
             await to_the_end(self._add())

@@ -153,7 +153,7 @@ def translated(what: str) -> Iterator[None]:
 
 
 def _refusal(error: ApiException | aiohttp.ClientResponseError, what: str) -> WorkspaceUnavailable:
-    words = _message(error)
+    words = message_of(error)
     log.warning("kubernetes_refused", extra={"status": error.status, "error": ascii(words[:500])})
     if "exceeded quota" in words:
         return WorkspaceUnavailable(
@@ -183,7 +183,8 @@ def _refusal(error: ApiException | aiohttp.ClientResponseError, what: str) -> Wo
     return WorkspaceUnavailable(f"the cluster {what}", remedy="Tell the platform team the session id.")
 
 
-def _message(error: ApiException | aiohttp.ClientResponseError) -> str:
+def message_of(error: ApiException | aiohttp.ClientResponseError) -> str:
+    """The API server's own sentence."""
     text = str(getattr(error, "body", None) or getattr(error, "message", None) or getattr(error, "reason", None) or "")
     try:
         return str(json.loads(text)["message"])

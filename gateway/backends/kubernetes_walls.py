@@ -15,7 +15,7 @@ from gateway.backends.kubernetes_cluster import Cluster, translated
 from gateway.backends.kubernetes_probe import is_enforced
 from gateway.backends.kubernetes_spec import Site, deny_all
 from gateway.errors import WorkspaceUnavailable
-from gateway.model import WorkspaceSpec
+from gateway.model import Beside, WorkspaceSpec
 from gateway.settings import KubernetesSettings
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,9 @@ RETRY_SECONDS = 30.0
 RULE_SECONDS = 30.0
 """How long a rule that was seen is taken to be there still."""
 PINNED = re.compile(r"^\S+@sha256:[0-9a-f]{64}$")
-RIGHTS: Sequence[tuple[str, str, Sequence[str]]] = (
+Rights = Sequence[tuple[str, str, Sequence[str]]]
+"""API group, resource and verbs of each."""
+RIGHTS: Rights = (
     ("", "pods", ("get", "list", "watch", "create", "patch", "delete")),
     ("", "pods/exec", ("get", "create")),  # `create` as well from 1.35 on
     ("", "pods/attach", ("get", "create")),
@@ -52,7 +54,8 @@ class Walls:
                 "the workspace's image is not pinned by digest",
                 remedy="In the policy, set workspace.image to name@sha256:<digest>.",
             )
-        if spec.pod.beside is not None:
+        if (beside := spec.pod.beside) is not None:
+            self._check_place(beside)
             return  # it is held to whatever its pod is
         limit = self._settings.pod_pids_limit
         if limit is None or limit > spec.limits.pids:
@@ -61,6 +64,14 @@ class Walls:
                 f"the permit allows {spec.limits.pids} processes, and the cluster's kubelets have {held}",
                 remedy="Platform team: set podPidsLimit in the kubelets' configuration, the same number in "
                 "backends.kubernetes.pod_pids_limit, and at least that in the target's limits.pids.",
+            )
+
+    def _check_place(self, beside: Beside) -> None:
+        """Where workspaces are, a selector could find somebody else's."""
+        if beside.namespace == self._cluster.namespace:
+            raise WorkspaceUnavailable(
+                f"the permit is for a place beside the workspaces themselves, in their namespace {beside.namespace}",
+                remedy="Security team: the target's pod.beside.namespace has to be that of a service.",
             )
 
     async def keep_tried(self) -> None:
@@ -128,23 +139,24 @@ class Walls:
         if found.spec.ingress or found.spec.egress or set(found.spec.policy_types) != {"Ingress", "Egress"}:
             await api.replace_namespaced_network_policy(name, namespace, self._rule)
 
-    async def check_rights(self) -> None:
-        """Raise WorkspaceUnavailable, naming what is missing of the Role in backends/kubernetes."""
-        body = {"spec": {"namespace": self._cluster.namespace}}
-        with translated("refused to tell what the gateway may do"):
-            review: Any = await self._cluster.authorization.create_self_subject_rules_review(body)
-        rules = review.status.resource_rules or ()
-        missing = [
-            f"{verb} {resource}"
-            for group, resource, verbs in RIGHTS
-            for verb in verbs
-            if not _may(rules, group, resource, verb)
-        ]
-        if missing:
-            raise WorkspaceUnavailable(
-                f"the gateway may not {', '.join(missing)} in the namespace {self._cluster.namespace}",
-                remedy="Platform team: kubectl apply -f backends/kubernetes/role.yaml",
-            )
+
+async def check_rights(cluster: Cluster, rights: Rights, how: str) -> None:
+    """Raise WorkspaceUnavailable, naming what the gateway may not do in the cluster's namespace; `how` gives it."""
+    body = {"spec": {"namespace": cluster.namespace}}
+    with translated("refused to tell what the gateway may do"):
+        review: Any = await cluster.authorization.create_self_subject_rules_review(body)
+    rules = review.status.resource_rules or ()
+    missing = [
+        f"{verb} {resource}"
+        for group, resource, verbs in rights
+        for verb in verbs
+        if not _may(rules, group, resource, verb)
+    ]
+    if missing:
+        raise WorkspaceUnavailable(
+            f"the gateway may not {', '.join(missing)} in the namespace {cluster.namespace}",
+            remedy=f"Platform team: {how}",
+        )
 
 
 def _may(rules: Sequence[Any], group: str, resource: str, verb: str) -> bool:

@@ -275,7 +275,11 @@ async def _target(target: dict[str, Any], backends: dict[str, Backend]) -> str:
     except ValidationError as error:
         raise DoorwardError(f"is not a workspace: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from error
     await backends[name].check(spec)
-    return f"{name} has {spec.image}" if spec.host is None else await _host(spec, backends[name])
+    if spec.host is not None:
+        return await _host(spec, backends[name])
+    if spec.pod.beside is not None:
+        return f"{name} has a ready pod in {spec.pod.beside.namespace}, and is held there to its own containers"
+    return f"{name} has {spec.image}"
 
 
 async def _host(spec: WorkspaceSpec, backend: Backend) -> str:

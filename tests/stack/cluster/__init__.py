@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -73,7 +74,7 @@ class Cluster:
                 group = manifest["apiVersion"]
                 base = f"/apis/{group}" if "/" in group else f"/api/{group}"
                 space = manifest["metadata"].get("namespace")
-                kind = manifest["kind"].lower() + "s"
+                kind = re.sub("ys$", "ies", manifest["kind"].lower() + "s")
                 path = f"{base}/namespaces/{space}/{kind}" if space else f"{base}/{kind}"
                 answer = client.post(path, json=manifest)
                 if answer.status_code not in (201, 409):

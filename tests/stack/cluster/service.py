@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 
 from gateway.backends import Order
 from gateway.backends.kubernetes_cluster import connect
@@ -20,8 +21,9 @@ from gateway.backends.kubernetes_guest import PREFIX, SESSION, addition, is_runn
 from gateway.backends.kubernetes_states import UNPULLABLE, UNSTARTABLE
 from gateway.settings import KubernetesSettings
 from tests.e2e.world import until
-from tests.stack.cluster import NAMESPACE, Cluster
+from tests.stack.cluster import Cluster
 
+SHIPPED = Path(__file__).parents[3] / "backends" / "kubernetes" / "beside.yaml"
 SHOP = "shop"
 APP = "payments-api"
 LABELS = {"app": APP}
@@ -205,23 +207,13 @@ def shop(cluster: Cluster) -> Iterator[Service]:
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         _made(client, "/api/v1/namespaces", {"metadata": {"name": SHOP, "labels": labels}})
         until(lambda: client.get(f"/api/v1/namespaces/{SHOP}/serviceaccounts/default").is_success, 60)
-        for path, body in _rights().items():
-            _made(client, f"/apis/rbac.authorization.k8s.io/v1/namespaces/{SHOP}/{path}", body)
+        for right in yaml.safe_load_all(SHIPPED.read_text()):
+            if right["kind"] in ("Role", "RoleBinding"):
+                kind = f"{right['kind'].lower()}s"
+                _made(client, f"/apis/rbac.authorization.k8s.io/v1/namespaces/{SHOP}/{kind}", right)
         yield Service(cluster, client)
 
 
 def _made(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
     answer = client.post(path, json=body)
     assert answer.status_code in (201, 409), json.dumps(answer.json())
-
-
-def _rights() -> dict[str, dict[str, Any]]:
-    rules = [
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
-        {"apiGroups": [""], "resources": ["pods/ephemeralcontainers"], "verbs": ["patch"]},
-        {"apiGroups": [""], "resources": ["pods/exec", "pods/attach"], "verbs": ["get", "create"]},
-    ]
-    account = {"kind": "ServiceAccount", "name": "doorward-gateway", "namespace": NAMESPACE}
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "doorward-beside"}
-    named = {"metadata": {"name": "doorward-beside"}}
-    return {"roles": {**named, "rules": rules}, "rolebindings": {**named, "roleRef": role, "subjects": [account]}}
