@@ -193,7 +193,8 @@ async def _sees(connection: Any, program: str) -> bool:
 # -- who may come to the agent ---------------------------------------------------------------------------------------
 
 KNOCK = (
-    "use Socket; socket(S, PF_UNIX, SOCK_STREAM, 0); connect(S, pack('Sx', AF_UNIX) . '{name}') or die \"none: $!\";"
+    "use Socket; $SIG{PIPE} = 'IGNORE'; socket(S, PF_UNIX, SOCK_STREAM, 0);"
+    "connect(S, pack('Sx', AF_UNIX) . '{name}') or die \"none: $!\";"
     'syswrite(S, "SSH-2.0-x\\r\\n"); print sysread(S, my $b, 100) ? "served" : "hung up";'
 )
 

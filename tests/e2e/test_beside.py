@@ -184,7 +184,7 @@ def test_sigkill_of_the_gateway_leaves_nothing(opened: OpenDoor, running: str, s
             login=login,
         ) as terminal:
             terminal.wait_for("up", 30)
-            [session] = [one["session"] for one in door.sessions()]
+            [session] = [one["id"] for one in door.sessions()]
             assert len(service.processes(session)) >= 3
             door.stop(signal.SIGKILL)
             killed = time.monotonic()

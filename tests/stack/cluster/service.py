@@ -164,7 +164,8 @@ class Service:
             until(lambda: not self._is_closed(), 60)
 
     def _is_closed(self) -> bool:
-        tried = {"spec": {"ephemeralContainers": [{"name": "tried", "image": "none"}]}}
+        container = {"name": "tried", "image": "none", "securityContext": HARDENED}
+        tried = {"spec": {"ephemeralContainers": [container]}}
         answer = self.client.patch(
             f"{self.pods}/{APP}-0/ephemeralcontainers", params={"dryRun": "All"}, json=tried,
             headers={"content-type": "application/strategic-merge-patch+json"},
