@@ -107,7 +107,10 @@ def sharing(order: Order, **spec: Any) -> Order:
 
 @pytest.mark.usefixtures("running")
 class TestStream(StreamContract):
-    """Starting, streaming and ending.  Not applicable, by name, the one below."""
+    """Starting, streaming and ending.  Not applicable, by name, the two below."""
+
+    test_a_check_passes_where_a_workspace_can_start = None  # type: ignore[assignment]
+    """It wants admission policies in force besides, as `test_kubernetes_service.py` has them."""
 
     test_reaping_removes_only_sessions_that_do_not_live = None  # type: ignore[assignment]
     """Nobody can remove a container from a pod: it ends by itself, which the tests of ends below see."""
