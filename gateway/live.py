@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, KeysView
+from collections.abc import AsyncIterator, Coroutine, KeysView
 from contextlib import asynccontextmanager
 from typing import Any
 
 from gateway.audit.journal import Journal
 from gateway.audit.log import AuditLog
-from gateway.concurrency import Rounds
+from gateway.concurrency import Rounds, to_the_end
 from gateway.errors import AuditUnavailable, PolicyUnavailable
 from gateway.model import Holder, Permit, Reason, SessionId
 from gateway.policy import Policy
@@ -142,18 +142,19 @@ class Live:
             for entry in _still_open(entries, asked):
                 entry.unjudged(asked, error)
             return False
-        # A later question may have been answered first: whoever asked this one waits for what that did as well.
-        news = [entry.recorded() for entry in entries if entry.asked > asked]
+        recording = []
         for entry in _still_open(entries, asked):
             judgement = judged.sessions.get(entry.holder.session)
             if judgement is None:
                 entry.unjudged(asked, judged.unjudged)
                 continue
             entry.asked = asked
-            if (told := entry.judge(judgement, judged.decision_id)) is not None:
-                news.append(entry.record({**judged.record(facts[entry.holder.session]), **told}))
+            if (news := entry.judge(judgement, judged.decision_id)) is not None:
+                recording.append(entry.record(news, judged.record(facts[entry.holder.session])))
         # An end does not wait for its record; an unchanged "keep" of every second is not news (docs/adr/0004).
-        await asyncio.gather(*news)
+        # What another question learned first is waited for too: whoever asked is told when that is done.
+        # Whoever leaves meanwhile leaves no judgement without its record.
+        await to_the_end(_all(*recording, *(entry.recorded() for entry in entries if entry.has_news)))
         return True
 
     async def watch_audit(self) -> None:
@@ -179,6 +180,10 @@ class Live:
             else:
                 return True
         return False
+
+
+async def _all(*coroutines: Coroutine[Any, Any, None]) -> None:
+    await asyncio.gather(*coroutines)
 
 
 def _still_open(entries: list[LiveEntry], asked: float) -> list[LiveEntry]:

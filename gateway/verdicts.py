@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -49,6 +49,17 @@ class Watched(Protocol):
     def idle_seconds(self) -> float: ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class News:
+    """What a judgement changed, for the record."""
+
+    verdict: Verdict
+    wanted: Dropped
+    """What is to hold once it is on record."""
+    lost: Mapping[str, int]
+    """How many of each kind were ended."""
+
+
 @dataclass(eq=False, slots=True)
 class LiveEntry:
     """One live session."""
@@ -60,14 +71,16 @@ class LiveEntry:
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     judgement: Judgement | None = None
     dropped: Dropped = NOTHING_DROPPED
-    """What holds.  It outlives verdicts that are missing."""
+    """What holds: all that is on record, or about to be.  It outlives verdicts that are missing."""
     judged: int = 0
     asked: float = 0
     """When the last question was asked that was answered, by the monotonic clock."""
     unjudged_since: float | None = None
     ended: asyncio.Future[SessionEnded] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    _wanted: Dropped = field(default=NOTHING_DROPPED, init=False)
-    """What is to hold once it is on record."""
+    _news: list[News] = field(default_factory=list, init=False)
+    """What is not on record yet, in order."""
+    _settled: Dropped = field(default=NOTHING_DROPPED, init=False)
+    """What holds but for these."""
     _recording: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     async def wait_ended(self) -> None:
@@ -106,49 +119,70 @@ class LiveEntry:
         if time.monotonic() - since >= self.permit.session.policy_grace_seconds:
             self.end(list(error.reasons))
 
-    def judge(self, judgement: Judgement, decision_id: str = "") -> dict[str, Any] | None:
-        """Do what was judged, but for what it gives back.  Where it is news: what is to be recorded of it."""
+    def judge(self, judgement: Judgement, decision_id: str = "") -> News | None:
+        """Do what was judged, but for what it gives back.  Where it is news: what `record` has to be called with."""
         before, self.judgement = self.judgement, judgement
         self.unjudged_since = None
         self.judged += 1
         wanted = Dropped(frozenset(map(str, judgement.drop)), judgement.reasons, decision_id)
         if judgement.verdict is Verdict.END:
             self.end(list(judgement.reasons))
-        same = wanted.kinds == self.dropped.kinds and (wanted.reasons == self.dropped.reasons or not wanted.kinds)
+        last = self._last()
+        same = wanted.kinds == last.kinds and (wanted.reasons == last.reasons or not wanted.kinds)
         if same or self.ended.done():
-            wanted = self.dropped  # by the judgement that is on record; and nothing is given back on the way out
-        changes = wanted is not self.dropped
-        self._wanted = wanted
-        lost = self._restrict(wanted.kinds | self.dropped.kinds)
+            wanted = last  # by the judgement that said so first; and nothing is given back on the way out
+        lost = self._restrict(self.dropped.kinds | wanted.kinds, wanted)
         told = self._tell(judgement, before)
-        if changes or told or lost or before is None or before.verdict is not judgement.verdict:
-            return {"dropped": lost} if lost else {}
-        return None
+        if wanted is last and not told and not lost and before is not None and before.verdict is judgement.verdict:
+            return None
+        news = News(judgement.verdict, wanted, lost)
+        self._news.append(news)
+        return news
 
-    async def record(self, facts: Mapping[str, Any]) -> None:
-        """Put its news on record; then what is given back is."""
+    async def record(self, news: News, facts: Mapping[str, Any]) -> None:
+        """Put it on record, after the news before it; then what it gives back is given."""
+        lost = {"dropped": news.lost} if news.lost else {}
         async with self._recording:
             try:
-                async with self.journal.step(Step.LIVE, **facts, outcome=self.verdict):
+                async with self.journal.step(Step.LIVE, **facts, **lost, outcome=news.verdict):
                     pass
             except AuditUnavailable:
                 log.error("judgement_unrecorded", extra={"session": self.holder.session})
-                return
-            had = self.dropped.kinds
-            self._restrict(self._wanted.kinds)
-            if had and not self.dropped.kinds:
-                self.client.tell(LIFTED)
+                self._settle(news, gives=False)
+            else:
+                self._settle(news, gives=not self.ended.done())
 
     async def recorded(self) -> None:
         """Return when the news that there is by now is on record, and what it gives back is given."""
         async with self._recording:
             pass
 
-    def _restrict(self, kinds: frozenset[str]) -> dict[str, int]:
+    @property
+    def has_news(self) -> bool:
+        """Whether something is not on record yet, or not given back."""
+        return bool(self._news)
+
+    def _last(self) -> Dropped:
+        """What is to hold once all is on record."""
+        return self._news[-1].wanted if self._news else self._settled
+
+    def _settle(self, news: News, *, gives: bool) -> None:
+        """What is dropped by news that is not on record yet, is not given back by news before that."""
+        self._news.remove(news)
+        if gives:
+            self._settled = news.wanted
+        elif news.wanted.kinds:
+            self._settled = replace(news.wanted, kinds=self._settled.kinds | news.wanted.kinds)
+        had = self.dropped.kinds
+        self._restrict(self._settled.kinds.union(*(one.wanted.kinds for one in self._news)), self._last())
+        if had and not self.dropped.kinds:
+            self.client.tell(LIFTED)
+
+    def _restrict(self, kinds: frozenset[str], latest: Dropped) -> dict[str, int]:
         if not kinds and not self.dropped.kinds:
             return {}
-        latest = self._wanted if self._wanted.kinds else self.dropped  # a keep has no reasons
-        self.dropped = Dropped(kinds, latest.reasons, latest.decision_id)
+        words = latest if latest.kinds else self.dropped  # a keep has no reasons
+        self.dropped = Dropped(kinds, words.reasons, words.decision_id)
         return dict(self.client.restricted.change(self.dropped))
 
     def _tell(self, judgement: Judgement, before: Judgement | None) -> bool:

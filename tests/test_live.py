@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -294,40 +294,6 @@ async def test_who_asks_about_one_person_does_not_wait_for_everybody_and_has_the
     assert (entry.verdict, terminal.said, entry.judged) == ("warn", ["doorward: soon over"], 1)
 
 
-async def test_whoever_asked_first_and_is_answered_last_waits_until_the_last_word_is_done(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A sweep that is quicker than a push: the push says that it is done when what the sweep gives back is given."""
-    entry, _ = await house.enter("a", ALICE)
-    await house.enter("b", BOB)
-    house.judge.restrict("a", "sftp")
-    house.judge.say("b", "keep")
-    await house.live.reevaluate()
-    house.judge.say("a", "keep")
-    house.judge.free.clear()
-    house.judge.at_once = [["a"]]
-    append, written, free = Writer.append, threading.Event(), threading.Event()
-
-    def appending(self: Writer, entries: Any) -> Any:
-        if any(record["event"] == "live" for record, _ in entries):
-            written.set()
-            free.wait(SECONDS)
-        return append(self, entries)
-
-    async with asyncio.TaskGroup() as tasks:
-        everybody = tasks.create_task(house.live.reevaluate())
-        await until(lambda: len(house.judge.asked) == 2)
-        monkeypatch.setattr(Writer, "append", appending)
-        tasks.create_task(house.live.reevaluate(ALICE))
-        await until(written.is_set)
-        house.judge.free.set()
-        await asyncio.wait([everybody], timeout=0.2)
-        before = everybody.done(), list(entry.dropped.kinds)
-        free.set()
-        await everybody
-        assert (before, entry.dropped.kinds) == ((False, ["sftp"]), frozenset())
-
-
 async def test_nobody_is_asked_about_when_nobody_is_there(house: House) -> None:
     async with AsyncExitStack() as stack:
         house._stack = stack
@@ -427,6 +393,113 @@ async def test_a_restriction_is_done_told_and_recorded_once_and_lifted_again(hou
     assert (first["outcome"], second["outcome"]) == ("restrict", "keep")
     assert first["dropped"] == {"direct-tcpip": 2, "sftp": 1}
     assert first["answer"]["drop"] == ["direct-tcpip", "sftp"]
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], tuple[threading.Event, threading.Event]]]:
+    """Called, it holds records of judgements on their way to the disk: when one waits, and until when."""
+    append, written, free = Writer.append, threading.Event(), threading.Event()
+
+    def appending(self: Writer, entries: Any) -> Any:
+        if any(record["event"] == "live" for record, _ in entries):
+            written.set()
+            free.wait(SECONDS)
+        return append(self, entries)
+
+    def hold() -> tuple[threading.Event, threading.Event]:
+        monkeypatch.setattr(Writer, "append", appending)
+        return written, free
+
+    yield hold
+    free.set()
+
+
+def of_a(house: House) -> list[str]:
+    """What is on record of judgements of `a`."""
+    return [record["outcome"] for record in house.asked.records("live") if record["session"] == "a"]
+
+
+async def restricted(house: House) -> tuple[LiveEntry, Terminal]:
+    """Alice's `a` has no sftp, and it would be given back now; Bob's `b` is kept."""
+    entry, terminal = await house.enter("a", ALICE)
+    await house.enter("b", BOB)
+    house.judge.restrict("a", "sftp")
+    house.judge.say("b", "keep")
+    await house.live.reevaluate()
+    house.judge.say("a", "keep")
+    return entry, terminal
+
+
+async def test_whoever_asked_first_and_is_answered_last_waits_until_the_last_word_is_done(
+    house: House, held: Callable[[], tuple[threading.Event, threading.Event]]
+) -> None:
+    """A sweep that is quicker than a push: the push says that it is done when what the sweep gives back is given."""
+    entry, _ = await restricted(house)
+    house.judge.free.clear()
+    house.judge.at_once = [["a"]]
+    async with asyncio.TaskGroup() as tasks:
+        everybody = tasks.create_task(house.live.reevaluate())
+        await until(lambda: len(house.judge.asked) == 2)
+        written, free = held()
+        tasks.create_task(house.live.reevaluate(ALICE))
+        await until(written.is_set)
+        house.judge.free.set()
+        await asyncio.wait([everybody], timeout=0.2)
+        before = everybody.done(), list(entry.dropped.kinds)
+        free.set()
+        await everybody
+        assert (before, entry.dropped.kinds) == ((False, ["sftp"]), frozenset())
+    assert of_a(house) == ["restrict", "keep"]
+
+
+async def test_what_two_hear_before_it_is_on_record_is_there_once(
+    house: House, held: Callable[[], tuple[threading.Event, threading.Event]]
+) -> None:
+    entry, terminal = await restricted(house)
+    written, free = held()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(house.live.reevaluate(ALICE))
+        await until(written.is_set)
+        everybody = tasks.create_task(house.live.reevaluate())
+        await until(lambda: entry.judged == 3)
+        await asyncio.wait([everybody], timeout=0.2)
+        before = everybody.done(), list(entry.dropped.kinds)
+        free.set()
+        await everybody
+        assert (before, entry.dropped.kinds) == ((False, ["sftp"]), frozenset())
+    assert (of_a(house), terminal.said) == (["restrict", "keep"], ["doorward: closed for now", LIFTED])
+
+
+async def test_what_is_closed_again_is_not_given_back_by_the_record_before(
+    house: House, held: Callable[[], tuple[threading.Event, threading.Event]]
+) -> None:
+    entry, terminal = await restricted(house)
+    written, free = held()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(house.live.reevaluate(ALICE))
+        await until(written.is_set)
+        house.judge.restrict("a", "sftp", "x11-req", message="closed again")
+        again = tasks.create_task(house.live.reevaluate())
+        await until(lambda: entry.judged == 3)
+        assert entry.dropped.kinds == {"sftp", "x11-req"}
+        free.set()
+        await again
+    assert entry.dropped.kinds == {"sftp", "x11-req"}
+    assert (of_a(house), LIFTED in terminal.said) == (["restrict", "keep", "restrict"], False)
+
+
+async def test_whoever_asked_and_leaves_leaves_no_judgement_half_done(
+    house: House, held: Callable[[], tuple[threading.Event, threading.Event]]
+) -> None:
+    entry, _ = await restricted(house)
+    written, free = held()
+    asking = asyncio.ensure_future(house.live.reevaluate())
+    await until(written.is_set)
+    asking.cancel()
+    await asyncio.wait([asking], timeout=0.05)
+    free.set()
+    await asyncio.wait([asking])
+    assert (entry.dropped.kinds, of_a(house)) == (frozenset(), ["restrict", "keep"])
 
 
 async def test_each_change_of_what_is_dropped_is_told_and_recorded(house: House) -> None:
