@@ -106,11 +106,11 @@ func TestAsFirstProcessOfANamespace(t *testing.T) {
 	}
 	session := w.session()
 	stdout := bufio.NewReader(must(session.StdoutPipe()))
-	file, fifo := filepath.Join(t.TempDir(), "goodbye"), filepath.Join(t.TempDir(), "fifo")
-	must(0, syscall.Mkfifo(fifo, 0o600))
-	must(0, session.Start(`sh -c 'setsid sh -c "trap \"echo bye > `+file+`; exit\" TERM; echo ready; read x <> `+fifo+`" &'`))
+	file := filepath.Join(t.TempDir(), "goodbye")
+	// It is heard once the shell waits, and misses no signal.
+	must(0, session.Start(`sh -c 'setsid sh -c "trap \"echo bye > `+file+`; exit\" TERM; { sleep 0.1; echo ready; exec sleep 20; } & wait" &'`))
 	must(stdout.ReadString('\n'))
-	w.stop() // without kill(-1) the orphan would not hear of it, and this would take an hour
+	w.stop() // without kill(-1) the orphan would not hear of it
 	if got, _ := os.ReadFile(file); string(got) != "bye\n" {
 		t.Errorf("the orphan could not say good-bye: %q", got)
 	}
