@@ -120,7 +120,10 @@ class _Pod(Held):
         self.id = self._pod
 
     async def _end(self) -> None:
-        if name := self._let_go():
+        name, streams = self._let_go()
+        for stream in streams:
+            stream.abort()
+        if name:
             await removed(self._cluster, name, GRACE_SECONDS if self._ran else 0)
 
     async def bind(self, order: Order) -> None:

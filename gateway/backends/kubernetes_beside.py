@@ -73,34 +73,36 @@ class Guest(Held):
 
     async def _end(self) -> None:
         """Whether it has ended is seen, and otherwise logged: it ends by itself all the same."""
-        knows = len(self._streams) == 2
-        pod = self._let_go()
-        if not pod:
-            return
+        pod, streams = self._let_go()
+        for stream in streams:
+            stream.end()
         try:
-            async with asyncio.timeout(END_SECONDS):
-                await self._until_ended(pod, knows)
+            if pod:
+                async with asyncio.timeout(END_SECONDS):
+                    await self._until_ended(pod, is_told=bool(streams))
         except WorkspaceUnavailable:
             return  # it does not run, and has a minute when it does
         except FAULTS as error:
             log.error(
                 "kubernetes_guest_not_ended", extra={"pod": pod, "id": self._container, "error": str(error)[:500]}
             )
+        finally:
+            for stream in streams:
+                stream.abort()
 
-    async def _until_ended(self, pod: str, knows: bool) -> None:
-        """`knows`: the agent will have seen that nobody is there any more.  Else it is told, once it runs."""
-        told: PodStream | None = None
+    async def _until_ended(self, pod: str, *, is_told: bool) -> None:
+        """An agent that was not told that nobody is there any more is told once it runs."""
+        late: PodStream | None = None
         try:
             async for seen in self._cluster.watched(pod):
                 if not self._is_here(seen) or is_over(seen, self._container):
                     return
-                if not knows and told is None and is_running(seen, self._container):
-                    told = await self._cluster.attach(pod, self._container)
-                    # Said, and not hung up: that could be before the runtime has joined the two.
-                    told.connect(asyncio.Protocol)[0].write_eof()
+                if not is_told and late is None and is_running(seen, self._container):
+                    late = await self._cluster.attach(pod, self._container)
+                    late.end()
         finally:
-            if told is not None:
-                told.abort()
+            if late is not None:
+                late.abort()
 
     def _is_here(self, pod: Mapping[str, Any]) -> bool:
         """A StatefulSet's pods are called alike, one after the other."""

@@ -58,15 +58,13 @@ class Held(Entered):
         stream = await self._cluster.exec(self._pod, self._container, [AGENT, "connect", socket])
         self._streams.append(stream)
         # A stream that was cut off does not end its process, which would hear of it from nobody.
-        stream.on_lost, lifeline.on_lost = lifeline.abort, stream.abort
+        stream.on_lost, lifeline.on_lost = lifeline.end, stream.abort
 
-    def _let_go(self) -> str:
-        """The pod that was held, the first time; "" where there was none."""
+    def _let_go(self) -> tuple[str, list[PodStream]]:
+        """The pod that was held, the first time, and by what; "" where there was none."""
         streams, self._streams = self._streams, []
         pod, self._pod = self._pod, ""
-        for stream in streams:
-            stream.abort()
-        return pod
+        return pod, streams
 
     async def create_connection(self, factory: ProtocolFactory) -> tuple[asyncio.Transport, asyncio.Protocol]:
         if len(self._streams) < 2 or self._streams[1].is_lost:

@@ -77,6 +77,16 @@ class PodStream(Frames):
     def outer(self) -> UpgradedTransport:
         return _WebSocketTransport(self.transport, self)
 
+    def end(self) -> None:
+        """Stdin is at its end.  Unlike an abort this also reaches a container that the runtime has yet to join to it.
+
+        By `v4` it is an abort.
+        """
+        if not self.can_half_close:
+            self.abort()
+        elif not self.is_closing:
+            self.transport.write(frame_head(BINARY, 2) + bytes((CLOSE_CHANNEL, STDIN)))
+
     def head_bytes(self, head: bytearray) -> int:
         if len(head) < 2:
             return 2
@@ -151,9 +161,9 @@ class _WebSocketTransport(UpgradedTransport):
     def write_eof(self) -> None:
         if not self._stream.can_half_close:
             self.close()
-        elif not self._ended and not self._stream.is_closing:
+        elif not self._ended:
             self._ended = True
-            self._raw.write(frame_head(BINARY, 2) + bytes((CLOSE_CHANNEL, STDIN)))
+            self._stream.end()
 
     def close(self) -> None:
         if not self._stream.is_closing:

@@ -113,6 +113,19 @@ async def test_the_end_of_stdin_is_its_own_where_the_server_knows_that(can_half_
     assert transport.closed is not can_half_close
 
 
+@pytest.mark.parametrize("can_half_close", [True, False])
+async def test_an_end_without_anybody_to_write_is_that_of_stdin_or_of_all(can_half_close: bool) -> None:
+    transport = StillTransport()
+    pod = PodStream(transport, "doorward-1", lambda _error: None, can_half_close)
+    pod.end()
+    await asyncio.sleep(0)
+    assert transport.written == ([frame_head(0x2, 2) + b"\xff\0"] if can_half_close else [])
+    assert transport.aborted is not can_half_close
+    pod.abort()
+    pod.end()
+    assert len(transport.written) == can_half_close
+
+
 async def test_a_close_of_the_server_s_is_the_end() -> None:
     sink = Sink()
     pod, transport = stream(sink)
