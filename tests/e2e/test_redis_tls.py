@@ -56,6 +56,6 @@ async def test_redis_cli_finds_a_server_that_proves_its_name_and_no_other(
         assert {way["outcome"] for way in ways} == {"ok"}
     else:
         assert "PONG" not in said
-        assert said.count("Error: Server closed the connection") == 3
+        assert said.count("Error: ") == 3  # closed, or reset where `redis-cli` had written already
         assert {way["outcome"] for way in ways} == {"error"}
         assert all("other.test" in way["why"] for way in ways)
