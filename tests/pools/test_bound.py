@@ -160,7 +160,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def test_a_gateway_that_is_killed_leaves_no_container_of_its_pool(
+async def test_a_gateway_that_is_killed_leaves_no_container_of_its_pool_running_and_the_next_one_removes_the_rest(
     docker_api: aiodocker.Docker, engine: Docker, container_order: Order, tmp_path: Path
 ) -> None:
     words = (engine.host, container_order.spec.image, str(agent_binary()), str(tmp_path))
@@ -171,13 +171,17 @@ async def test_a_gateway_that_is_killed_leaves_no_container_of_its_pool(
         gateway.send_signal(signal.SIGKILL)
         gateway.wait()
 
-    async def none_left() -> bool:
+    async def none_runs() -> bool:
         try:
-            return not await containers(docker_api)
+            return not [one for one in await containers(docker_api) if one["State"]["Running"]]
         except aiodocker.exceptions.DockerError:  # one went while it was looked at
             return False
 
-    assert await eventually(none_left, seconds=30)
+    assert await eventually(none_runs, seconds=30)
+    # One that was made and not yet started has no agent that could end it.
+    async with DockerBackend.open(DockerSettings(url=engine.host), INSTANCE, agent_binary()) as backend:
+        await backend.reap([])
+    assert await containers(docker_api) == []
 
 
 # -- Kubernetes -------------------------------------------------------------------------------------------------------
