@@ -53,9 +53,9 @@ async def wait_all(tasks: Iterable[asyncio.Future[Any]]) -> None:
         raise asyncio.CancelledError
 
 
-async def to_the_end(coroutine: Coroutine[Any, Any, T]) -> T:
+async def to_the_end(work: Awaitable[T]) -> T:
     """Run it to its end even when cancelled meanwhile, then let the cancellation go on.  It must bound itself."""
-    task = asyncio.ensure_future(coroutine)
+    task = asyncio.ensure_future(work)
     await wait_all([task])
     return task.result()
 

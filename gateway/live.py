@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, KeysView
+from collections.abc import AsyncIterator, KeysView
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -154,7 +154,7 @@ class Live:
         # An end does not wait for its record; an unchanged "keep" of every second is not news (docs/adr/0004).
         # What another question learned first is waited for too: whoever asked is told when that is done.
         # Whoever leaves meanwhile leaves no judgement without its record.
-        await to_the_end(_all(*recording, *(entry.recorded() for entry in entries if entry.has_news)))
+        await to_the_end(asyncio.gather(*recording, *(entry.recorded() for entry in entries if entry.has_news)))
         return True
 
     async def watch_audit(self) -> None:
@@ -180,10 +180,6 @@ class Live:
             else:
                 return True
         return False
-
-
-async def _all(*coroutines: Coroutine[Any, Any, None]) -> None:
-    await asyncio.gather(*coroutines)
 
 
 def _still_open(entries: list[LiveEntry], asked: float) -> list[LiveEntry]:
