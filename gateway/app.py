@@ -94,7 +94,7 @@ async def gateway(
         backends = {b.name: b for b in [await stack.enter_async_context(b) for b in open_backends(settings, instance)]}
         backends |= {backend.name: backend for backend in more_backends}
         issuers = {i.name: i for i in [await stack.enter_async_context(i) for i in open_issuers(settings)]}
-        pools = await stack.enter_async_context(Pools.open(settings, backends, reaching(settings), meter))
+        pools = await stack.enter_async_context(Pools.open(settings, backends, reaching(settings.redis), meter))
         await stack.enter_async_context(background(_reap(pools.backends, live)))
         await stack.enter_async_context(background(live.sweep()))
         await stack.enter_async_context(background(live.watch_audit()))

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from gateway.errors import SettingsError, VerifierUnavailable
+from gateway.trust import trusting
 
 ANSWER_BYTES = 2**20
 CONNECTIONS = 32
@@ -88,10 +89,7 @@ def open_client(
     headers: Mapping[str, str] | None = None,
 ) -> httpx.AsyncClient:
     """Raises SettingsError, naming the settings' `section`, for a file that cannot be used."""
-    try:
-        tls = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
-    except OSError as error:
-        raise SettingsError(f"{section}.ca_file: {ca_file}: {error}") from error
+    tls = trusting(ca_file, section)
     if certificate is not None:
         try:
             tls.load_cert_chain(certificate, key, password=_no_passphrase)

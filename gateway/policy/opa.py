@@ -20,8 +20,9 @@ import aiohttp
 from opa_client.opa_async import AsyncOpaClient
 from pydantic import SecretStr
 
-from gateway.errors import PolicyUnavailable, SettingsError
+from gateway.errors import PolicyUnavailable
 from gateway.settings import PolicySettings
+from gateway.trust import trusting
 
 log = logging.getLogger(__name__)
 
@@ -194,8 +195,5 @@ def _client(settings: PolicySettings, token: SecretStr | None) -> AsyncOpaClient
         retries=0,  # a policy that fails once fails again, and an engineer is waiting
     )
     if tls:
-        try:
-            client.tls = ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
-        except OSError as error:
-            raise SettingsError(f"policy.ca_file: {settings.ca_file}: {error}") from error
+        client.tls = trusting(settings.ca_file, "policy")
     return client

@@ -17,20 +17,10 @@ from typing import cast
 import asyncssh
 
 from gateway.deliveries import RedisDelivery
-from gateway.errors import SettingsError
 from gateway.model import Address, Lease
-from gateway.settings import RedisSettings
 
 LOGIN_SECONDS = 5.0
 MAX_ANSWER = 512
-
-
-def trust(settings: RedisSettings) -> ssl.SSLContext:
-    """Whose certificates are believed.  Raises SettingsError."""
-    try:
-        return ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
-    except OSError as error:  # ssl.SSLError too
-        raise SettingsError(f"redis.ca_file: {settings.ca_file}: {error}") from error
 
 
 async def dialled(where: Address, login: Lease | None, tls: ssl.SSLContext | None = None) -> asyncssh.SSHForwarder:

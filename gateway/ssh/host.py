@@ -25,12 +25,12 @@ from gateway.backends.host_login import in_our_words
 from gateway.errors import WorkspaceUnavailable
 from gateway.model import DeliveredFile, Logins, Permit
 from gateway.parties import Connect
-from gateway.settings import Settings
+from gateway.settings import RedisSettings
 from gateway.ssh import agent, inside
 from gateway.ssh.algorithms import GCM, KEY_EXCHANGE, MAC, WITHOUT_GCM
-from gateway.ssh.dialling import trust
 from gateway.ssh.keys import Unreadable, host_certificate
 from gateway.ssh.raw import RawChannel
+from gateway.trust import trusting
 from gateway.words import printable
 
 OPTIONS: dict[str, Any] = {
@@ -139,9 +139,9 @@ class Host(agent.Agent):
         )
 
 
-def reaching(settings: Settings) -> Connect:
+def reaching(redis: RedisSettings) -> Connect:
     """How the story gets at what is in a workspace.  Raises SettingsError."""
-    return partial(reached, tls=trust(settings.redis))
+    return partial(reached, tls=trusting(redis.ca_file, "redis"))
 
 
 @asynccontextmanager

@@ -16,6 +16,8 @@ from gateway.errors import SettingsError
 from gateway.model import Address
 from gateway.settings import RedisSettings
 from gateway.ssh import dialling
+from gateway.ssh.host import reaching
+from gateway.trust import trusting
 from tests.policy.test_opa import certificates
 from tests.ssh.test_dialling import PASSWORD, lease
 from tests.stack.redis import Redis, redis
@@ -56,7 +58,7 @@ class Heard(asyncssh.SSHForwarder):
 
 
 def trusted(authority: Files) -> ssl.SSLContext:
-    return dialling.trust(RedisSettings(ca_file=authority[0]))
+    return trusting(authority[0], "redis")
 
 
 async def converses(server: Redis, tls: ssl.SSLContext) -> None:
@@ -138,4 +140,4 @@ def test_an_authority_that_cannot_be_read_is_told_by_its_setting(tmp_path: Path,
     if content is not None:
         file.write_text(content)
     with pytest.raises(SettingsError, match=r"redis\.ca_file: .*ca\.pem"):
-        dialling.trust(RedisSettings(ca_file=file))
+        reaching(RedisSettings(ca_file=file))
