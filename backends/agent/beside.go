@@ -27,9 +27,6 @@ func beside(name, seconds string, lifeline io.Reader, agent *agent) error {
 	if err != nil {
 		return err
 	}
-	if err := listener.SetDeadline(time.Now().Add(unclaimed)); err != nil {
-		return err
-	}
 	ended := make(chan error, 1)
 	go func() {
 		ended <- whileHeld(lifeline, func() error { return serveFirst(listener, isOurs, agent) })

@@ -28,13 +28,13 @@ func serveAt(path string, lifeline io.Reader, agent *agent) error {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return err
 	}
-	if err := listener.SetDeadline(time.Now().Add(unclaimed)); err != nil {
-		return err
-	}
 	return whileHeld(lifeline, func() error { return serveFirst(listener, anybody, agent) })
 }
 
 func serveFirst(listener *net.UnixListener, mayCome func(*net.UnixConn) error, agent *agent) error {
+	if err := listener.SetDeadline(time.Now().Add(unclaimed)); err != nil {
+		return err
+	}
 	conn, err := acceptFirst(listener, mayCome)
 	listener.Close()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
