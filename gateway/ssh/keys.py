@@ -6,6 +6,8 @@ the unknown ones, and refuses some itself.  Here nothing is judged but signature
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import asyncssh
@@ -75,26 +77,32 @@ class PublicKey:
 
 def read(blob: bytes) -> PublicKey:
     """A public key, or a user certificate whose CA's signature is right.  Raises Unreadable."""
-    try:
-        algorithm = SSHPacket(blob).get_string()
-        if algorithm.endswith(CERTIFICATE):
-            return _read_certificate(blob)
+    with _reading():
+        if _is_certificate(blob):
+            return _read_certificate(blob, USER_CERTIFICATE)
         return PublicKey(decode_ssh_public_key(blob))
-    except (PacketDecodeError, asyncssh.KeyImportError, UnicodeDecodeError, ValueError, OverflowError) as error:
-        raise Unreadable(str(error)) from error
 
 
 def host_certificate(blob: bytes) -> Certificate | None:
     """What a host that showed `blob` is certified for; None for a bare key.  Raises Unreadable, as `read` does."""
+    with _reading():
+        return _read_certificate(blob, HOST_CERTIFICATE).certificate if _is_certificate(blob) else None
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Whatever is wrong with what is read is Unreadable."""
     try:
-        if not SSHPacket(blob).get_string().endswith(CERTIFICATE):
-            return None
-        return _read_certificate(blob, HOST_CERTIFICATE).certificate
+        yield
     except (PacketDecodeError, asyncssh.KeyImportError, UnicodeDecodeError, ValueError, OverflowError) as error:
         raise Unreadable(str(error)) from error
 
 
-def _read_certificate(blob: bytes, wanted: int = USER_CERTIFICATE) -> PublicKey:
+def _is_certificate(blob: bytes) -> bool:
+    return SSHPacket(blob).get_string().endswith(CERTIFICATE)
+
+
+def _read_certificate(blob: bytes, wanted: int) -> PublicKey:
     packet = SSHPacket(blob)
     algorithm = packet.get_string()
     kind = _plain(algorithm)
