@@ -26,6 +26,10 @@ CREDENTIALS_DIR = "/run/doorward"
 ProtocolFactory = Callable[[], asyncio.Protocol]
 
 
+TRIAL = Holder(SessionId("check"), "doorward", "check", "check", "")
+"""Whom a workspace is for that is started, or asked about, to find out whether one could be."""
+
+
 def unheard(_what: str) -> None:
     """For whoever waits without a terminal."""
 

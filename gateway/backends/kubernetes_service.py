@@ -17,13 +17,13 @@ from typing import Any
 import aiohttp
 from kubernetes_asyncio.client.exceptions import ApiException
 
-from gateway.backends import Order
+from gateway.backends import TRIAL, Order
 from gateway.backends.kubernetes_cluster import ASK_SECONDS, Cluster, message_of, translated
 from gateway.backends.kubernetes_guest import PREFIX, addition, chosen
 from gateway.backends.kubernetes_stream import PodStream
 from gateway.backends.kubernetes_walls import Rights, check_rights
 from gateway.errors import WorkspaceUnavailable
-from gateway.model import Beside, Holder, SessionId, WorkspaceSpec
+from gateway.model import Beside, WorkspaceSpec
 
 RIGHTS: Rights = (
     ("", "pods", ("get", "list", "watch")),
@@ -77,7 +77,7 @@ async def _refused(enter: Callable[[str, str], Awaitable[PodStream]], pod: str, 
 
 async def _check_adding(cluster: Cluster, pod: str, spec: WorkspaceSpec) -> None:
     """By dry runs on a pod that is there, which the API server judges as it would the real thing."""
-    container = addition(_trial(spec), NOBODY)
+    container = addition(Order(spec, TRIAL, datetime.now(UTC) + timedelta(hours=1)), NOBODY)
     if (why := await _turned_down(cluster, pod, container)) is not None:
         raise WorkspaceUnavailable(
             f"the cluster would refuse the container beside the service: {why}",
@@ -125,10 +125,4 @@ def _unheld(cluster: Cluster, what: str, policy: str) -> WorkspaceUnavailable:
     return WorkspaceUnavailable(
         f"no admission policy is in force in {cluster.namespace}: whoever has the gateway's token could {what}",
         remedy=f"Platform team: kubectl apply -f {SHIPPED}, with the gateway's account in the policy {policy}.",
-    )
-
-
-def _trial(spec: WorkspaceSpec) -> Order:
-    return Order(
-        spec, Holder(SessionId("check"), "doorward", "check", "check", ""), datetime.now(UTC) + timedelta(hours=1)
     )

@@ -18,13 +18,14 @@ import signal
 import socket
 from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 from urllib.parse import quote
 
-from gateway.backends import Bindable, Order, ProtocolFactory
+from gateway.backends import TRIAL, Bindable, Order, ProtocolFactory
 from gateway.backends.sandbox_limits import Limiter, LimitsRefused, find_limiter
 from gateway.backends.sandbox_ports import needs_low_ports, open_low_ports
 from gateway.backends.sandbox_process import Confined, SandboxFailure
@@ -33,7 +34,7 @@ from gateway.backends.sandbox_root import AGENT, HOST, Descriptors, filesystem, 
 from gateway.backends.sandbox_seccomp import program
 from gateway.concurrency import to_the_end
 from gateway.errors import WorkspaceUnavailable
-from gateway.model import Holder, Limits, SessionId, WorkspaceSpec, WorkspaceUser
+from gateway.model import Limits, SessionId, WorkspaceSpec, WorkspaceUser
 from gateway.settings import SandboxSettings
 
 T = TypeVar("T")
@@ -90,7 +91,7 @@ class SandboxBackend:
         spec = spec or WorkspaceSpec(
             backend=self.name, image=HOST, limits=Limits(memory_bytes=2**28, cpus=1, pids=32, tmpfs_bytes=2**20)
         )
-        holder = Holder(SessionId(f"check-{os.getpid()}"), "doorward", "check", "check", "")
+        holder = replace(TRIAL, session=SessionId(f"check-{os.getpid()}"))
         async with self.workspace(Order(spec, holder, datetime.now(UTC))):
             pass
 

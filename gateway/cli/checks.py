@@ -18,11 +18,11 @@ from gateway import host_keys
 from gateway.audit.chain import verify
 from gateway.audit.segments import closed
 from gateway.authn import Checked
-from gateway.backends import Backend, Order
+from gateway.backends import TRIAL, Backend, Order
 from gateway.cli import FAILED, add_config, add_json, settings_of, show
 from gateway.credentials import Issuer
 from gateway.errors import DoorwardError, PolicyUnavailable, SettingsError
-from gateway.model import Holder, SessionId, WorkspaceSpec
+from gateway.model import WorkspaceSpec
 from gateway.policy.bundles import Bundle, look
 from gateway.policy.contract import Decision, common
 from gateway.policy.opa import Opa
@@ -286,6 +286,5 @@ async def _host(spec: WorkspaceSpec, backend: Backend) -> str:
     """Logged in to, as a session would be, and left again."""
     from gateway.ssh.host import reached
 
-    holder = Holder(SessionId("check"), "doorward", "check", "check", "")
-    async with backend.workspace(Order(spec, holder, datetime.max.replace(tzinfo=UTC))) as host, reached(host):
+    async with backend.workspace(Order(spec, TRIAL, datetime.max.replace(tzinfo=UTC))) as host, reached(host):
         return f"logged in to {host.id}"
