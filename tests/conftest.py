@@ -20,6 +20,7 @@ from tests.stack.keycloak import Keycloak, keycloak
 from tests.stack.kinds import Kinds, all_kinds
 from tests.stack.opa import Opa, opa
 from tests.stack.require import require
+from tests.waiting import connections_closed
 
 OpenDoor = Callable[..., Any]
 SHIPPED = Path(__file__).parents[1] / "backends" / "kubernetes"
@@ -58,6 +59,13 @@ def engine(parts_dir: Path) -> Iterator[Docker]:
     require("docker", "images")
     with docker(parts_dir / "docker") as there:
         yield there
+
+
+@pytest.fixture
+async def closed() -> AsyncIterator[None]:
+    """For tests of a cluster, whose connections take a moment to end."""
+    yield
+    await connections_closed()
 
 
 @pytest.fixture(scope="session")

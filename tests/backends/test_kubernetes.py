@@ -36,15 +36,9 @@ from gateway.settings import KubernetesSettings
 from tests.e2e.world import until
 from tests.stack.cluster import NAMESPACE, PODS, Cluster
 from tests.stack.cluster.files import NODE, NODE_IP, POD_PIDS
-from tests.waiting import connections_closed
 
+pytestmark = pytest.mark.usefixtures("closed")
 INSTANCE = "test-kubernetes"
-
-
-@pytest.fixture(autouse=True)
-async def closed() -> AsyncIterator[None]:
-    yield
-    await connections_closed()
 
 
 class Api:

@@ -24,16 +24,11 @@ from gateway.settings import KubernetesSettings
 from tests.backends.test_kubernetes import INSTANCE, NOWHERE, cluster_settings
 from tests.stack.cluster import Cluster
 from tests.stack.cluster.service import APP, LABELS, PORT, SHOP, USER, WORDS, Service, shop
-from tests.waiting import SECONDS, connections_closed, eventually
+from tests.waiting import SECONDS, eventually
 
+pytestmark = pytest.mark.usefixtures("closed")
 ALONE = Beside(namespace=SHOP, selector=LABELS)
 SHARING = Beside(namespace=SHOP, selector=LABELS, container="api", share_processes=True)
-
-
-@pytest.fixture(autouse=True)
-async def closed() -> AsyncIterator[None]:
-    yield
-    await connections_closed()
 
 
 @pytest.fixture(scope="module")

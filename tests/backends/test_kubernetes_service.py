@@ -23,13 +23,8 @@ from tests.e2e.world import until
 from tests.stack.cluster import NAMESPACE, Cluster
 from tests.stack.cluster.files import POD_PIDS
 from tests.stack.cluster.service import LABELS, SHIPPED, SHOP, Service, shop
-from tests.waiting import connections_closed
 
-
-@pytest.fixture(autouse=True)
-async def closed() -> AsyncIterator[None]:
-    yield
-    await connections_closed()
+pytestmark = pytest.mark.usefixtures("closed")
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ from aiohttp import web
 from gateway.errors import PolicyUnavailable
 from gateway.policy import AT_ONCE
 from gateway.settings import PolicySettings
+from tests.live.world import permit
 from tests.policy.servers import Handler, never, serving
 from tests.policy.test_contract import SUBJECT
 from tests.policy.test_failures import SESSION
 from tests.policy.world import Asking, asking
-from tests.test_live import _permit
 
 
 class Slow:
@@ -52,7 +52,7 @@ async def asked_at(handler: Handler, file: Path, seconds: float) -> AsyncIterato
 
 async def ask(asked: Asking, person: str) -> None:
     await asked.policy.authorize(
-        asked.journal(session=f"of {person}", person=person), SUBJECT, _permit(1), {"kind": "shell"}
+        asked.journal(session=f"of {person}", person=person), SUBJECT, permit(1), {"kind": "shell"}
     )
 
 

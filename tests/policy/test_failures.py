@@ -20,12 +20,12 @@ from gateway.policy.contract import Automation, Decision, LiveSession
 from gateway.proofs import Attempt
 from gateway.settings import PolicySettings
 from gateway.telemetry import Step
+from tests.live.world import permit
 from tests.policy.servers import Conversation, always, http, never, read_request, serving, talking
 from tests.policy.test_contract import CONNECTION, SUBJECT
 from tests.policy.world import ALICE, Asking, asking, settings_for
 from tests.stack.opa import start_opa
 from tests.stack.process import Processes, free_port
-from tests.test_live import _permit
 
 SESSION = LiveSession(id="a", person="alice", grant="g", target="t", started_at="x", expires_at="x", idle_seconds=0)
 ATTEMPT = Attempt(method="password", proven=False)
@@ -43,7 +43,7 @@ ASKED: dict[Decision, tuple[Ask, Step | None, dict[str, Any]]] = {
         {"allow": False},
     ),
     Decision.AUTHZ: (
-        lambda asked: asked.policy.authorize(asked.journal(), SUBJECT, _permit(1), {"kind": "shell"}),
+        lambda asked: asked.policy.authorize(asked.journal(), SUBJECT, permit(1), {"kind": "shell"}),
         Step.REQUEST,
         {"allow": True},
     ),

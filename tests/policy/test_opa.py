@@ -364,8 +364,8 @@ async def test_an_allow_outside_the_contract_allows_nothing(answer: Any, tmp_pat
     ],
 )
 async def test_an_allow_on_a_condition_that_cannot_be_kept_is_a_deny(obligations: Any, tmp_path: Path) -> None:
+    from tests.live.world import permit
     from tests.policy.test_contract import SUBJECT
-    from tests.test_live import _permit
 
     answer = {"result": {"allow": True, "obligations": obligations, "reasons": []}}
     async with (
@@ -373,7 +373,7 @@ async def test_an_allow_on_a_condition_that_cannot_be_kept_is_a_deny(obligations
         asking(PolicySettings(url=url, timeout_seconds=TIMEOUT), tmp_path / "audit.jsonl") as asked,
     ):
         with pytest.raises(PolicyUnavailable) as caught:
-            await asked.policy.authorize(asked.journal(), SUBJECT, _permit(1), {"kind": "shell"})
+            await asked.policy.authorize(asked.journal(), SUBJECT, permit(1), {"kind": "shell"})
     assert caught.value.reasons[0].code == "policy_malformed"
 
 

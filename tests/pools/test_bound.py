@@ -27,17 +27,11 @@ from tests.stack.cluster import NAMESPACE, PODS, Cluster
 from tests.stack.cluster.files import POD_PIDS
 from tests.stack.docker import Docker
 from tests.stack.images import images
-from tests.waiting import connections_closed, eventually
+from tests.waiting import eventually
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("closed")]
 PERSONAL = ("alice", "grant-1", "TRACEPARENT", "s3cret-of-hers")
 INSTANCE = "test-pools"
-
-
-@pytest.fixture(autouse=True)
-async def closed() -> AsyncIterator[None]:
-    yield
-    await connections_closed()
 
 
 def personal(order: Order, shown: Any) -> list[str]:
