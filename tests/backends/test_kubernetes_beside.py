@@ -21,14 +21,13 @@ from gateway.contracts.waiting import GONE_SECONDS
 from gateway.errors import WorkspaceUnavailable
 from gateway.model import Beside, Holder, PodOptions, SessionId, WorkspaceSpec, WorkspaceUser
 from gateway.settings import KubernetesSettings
+from tests.backends.held import ALONE, SHARING
 from tests.backends.test_kubernetes import INSTANCE, NOWHERE, cluster_settings
 from tests.stack.cluster import Cluster
 from tests.stack.cluster.service import APP, LABELS, PORT, SHOP, USER, WORDS, Service, shop
 from tests.waiting import SECONDS, eventually
 
 pytestmark = pytest.mark.usefixtures("closed")
-ALONE = Beside(namespace=SHOP, selector=LABELS)
-SHARING = Beside(namespace=SHOP, selector=LABELS, container="api", share_processes=True)
 
 
 @pytest.fixture(scope="module")
