@@ -44,8 +44,24 @@ class Line:
     def mount(self) -> dict[str, Any]:
         return {"Type": "bind", "Source": str(self._path), "Target": TARGET, "ReadOnly": True}
 
-    async def taken(self) -> socket.socket:
-        return (await asyncio.get_running_loop().sock_accept(self._listener))[0]
+    async def asked(self) -> None:
+        """Return when somebody has come: only asked for, so that nobody is lost with a wait that is cancelled."""
+        came = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._listener, came.set)
+        try:
+            await came.wait()
+        finally:
+            loop.remove_reader(self._listener)
+
+    def accept(self) -> socket.socket | None:
+        """Whoever came first, if anybody did."""
+        try:
+            came = self._listener.accept()[0]
+        except BlockingIOError:
+            return None
+        came.setblocking(False)
+        return came
 
     def close(self) -> None:
         self._listener.close()
@@ -79,7 +95,8 @@ class Lines:
         """The agent's end, or None where it cannot be had: the stream is the attachment then."""
         try:
             async with asyncio.timeout(COME_SECONDS):
-                came = await first_done(line.taken(), attachment.first_word())
+                await first_done(line.asked(), attachment.first_word())
+            came = line.accept()
         except TimeoutError:
             return None
         finally:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 
 from gateway.assets import agent_binary
 from gateway.backends.docker import DockerBackend
+from gateway.backends.docker_attach import Attachment
 from gateway.backends.docker_line import STALE_SECONDS, TARGET, Line, Lines
 from gateway.contracts.backend import agent, another, inside, sh
 from gateway.errors import WorkspaceUnavailable
@@ -55,6 +58,37 @@ def test_another_user_of_the_machine_does_not_get_in(line: Line, state: Path) ->
     assert (state / "lines").stat().st_mode & 0o777 == 0o700
     if os.geteuid() == 0:
         assert connecting(path, user=65534, group=65534, extra_groups=[]) == "Permission denied"
+
+
+async def test_whoever_came_is_sent_away_when_nobody_waits_for_them_any_more(state: Path) -> None:
+    """At whichever turn of the loop the wait is cancelled: the agent is handed over, or it hears the end."""
+    handed, lines = [], Lines(state)
+    ours, engines = socket.socketpair()
+    attached, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
+    attachment = Attachment(attached, "c", lambda _: None)
+    for turns in range(12):
+        line = lines.new()
+        assert line is not None
+        waiting = asyncio.ensure_future(lines.taken(line, attachment))
+        await asyncio.sleep(0)
+        with socket.socket(socket.AF_UNIX) as agents:
+            agents.connect(line.mount()["Source"])
+            agents.settimeout(10)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            waiting.cancel()
+            (came,) = await asyncio.gather(waiting, return_exceptions=True)
+            handed.append(isinstance(came, socket.socket))
+            if isinstance(came, socket.socket):
+                came.close()
+            with suppress(ConnectionResetError):  # it was still in the queue
+                assert agents.recv(1) == b""
+    attached.abort()
+    engines.close()
+    await asyncio.sleep(0)
+    gc.collect()  # one that was only dropped is a warning, and that is an error here
+    assert handed[0] is False
+    assert handed[-1] is True
 
 
 async def test_it_lets_in_one_and_is_gone(engine: Docker, state: Path) -> None:
