@@ -21,7 +21,7 @@ from asyncssh.connection import SSHServerConnection
 
 from gateway.assets import agent_binary, seccomp_profile
 from gateway.backends import Order
-from gateway.backends.docker import DockerBackend
+from gateway.backends.docker.backend import DockerBackend
 from gateway.concurrency import background
 from gateway.metrics import UNMETERED
 from gateway.model import Holder, Limits, SessionId, WorkspaceSpec

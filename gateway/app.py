@@ -134,23 +134,23 @@ def open_backends(settings: Settings, instance: str) -> list[AbstractAsyncContex
     """A context manager for each backend that is configured.  Only what is configured is imported."""
     found: list[AbstractAsyncContextManager[Backend]] = []
     if settings.backends.docker is not None:
-        from gateway.backends.docker import DockerBackend
+        from gateway.backends.docker.backend import DockerBackend
 
         docker = settings.backends.docker
         agent = docker.agent or assets.agent_binary()
         found.append(DockerBackend.open(docker, instance, agent, assets.seccomp_profile(), settings.state))
     if settings.backends.kubernetes is not None:
-        from gateway.backends.kubernetes import KubernetesBackend
+        from gateway.backends.kubernetes.backend import KubernetesBackend
 
         found.append(KubernetesBackend.open(settings.backends.kubernetes, instance))
     if settings.backends.sandbox is not None:
-        from gateway.backends.sandbox import SandboxBackend
+        from gateway.backends.sandbox.backend import SandboxBackend
 
         sandbox = settings.backends.sandbox
         agent = sandbox.agent or assets.agent_binary()
         found.append(nullcontext(SandboxBackend(sandbox, instance, agent, settings.state)))
     if settings.backends.sshproxy is not None:
-        from gateway.backends.sshproxy import SshProxyBackend
+        from gateway.backends.sshproxy.backend import SshProxyBackend
 
         found.append(SshProxyBackend.open(settings.backends.sshproxy, open_signer(settings)))
     return [*found, *_open_plugins(settings, settings.backends, instance)]

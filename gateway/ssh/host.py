@@ -21,7 +21,7 @@ from asyncssh.public_key import SSHKey, decode_ssh_public_key
 
 from gateway.audit.journal import Journal
 from gateway.backends import HostWorkspace, Login, Workspace
-from gateway.backends.host_login import in_our_words
+from gateway.backends.sshproxy.login import in_our_words
 from gateway.errors import WorkspaceUnavailable
 from gateway.model import DeliveredFile, Logins, Permit
 from gateway.parties import Connect

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from gateway.backends import Order
-from gateway.backends.kubernetes_guest import addition
+from gateway.backends.kubernetes.guest import addition
 from gateway.model import Beside, Holder, PodOptions, SessionId, WorkspaceSpec
 from tests.e2e.world import until
 from tests.stack.cluster import NAMESPACE, Cluster

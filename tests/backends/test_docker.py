@@ -21,8 +21,8 @@ import pytest
 
 from gateway.assets import agent_binary, seccomp_profile
 from gateway.backends import Order
-from gateway.backends.docker import DockerBackend
-from gateway.backends.docker_agent import AGENT_DIR, as_archive
+from gateway.backends.docker.agent import AGENT_DIR, as_archive
+from gateway.backends.docker.backend import DockerBackend
 from gateway.contracts.backend import (
     LIMITS,
     NETWORK,
@@ -288,7 +288,7 @@ async def test_an_agent_volume_with_something_else_in_it_is_put_right(
 GATEWAY = """
 import asyncio, sys
 from pathlib import Path
-from gateway.backends.docker import DockerBackend
+from gateway.backends.docker.backend import DockerBackend
 from gateway.settings import DockerSettings
 from tests.backends.test_docker import order_for
 

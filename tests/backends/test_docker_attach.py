@@ -13,8 +13,8 @@ import aiodocker
 import pytest
 from aiodocker.exceptions import DockerError
 
-from gateway.backends.docker_attach import Attachment, attach
-from gateway.backends.docker_engine import connect
+from gateway.backends.docker.attach import Attachment, attach
+from gateway.backends.docker.engine import connect
 from tests.backends.still import Sink, StillTransport
 from tests.waiting import SECONDS
 

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from gateway.assets import agent_binary
-from gateway.backends.docker import DockerBackend
-from gateway.backends.docker_attach import Attachment
-from gateway.backends.docker_line import STALE_SECONDS, TARGET, Line, Lines
+from gateway.backends.docker.attach import Attachment
+from gateway.backends.docker.backend import DockerBackend
+from gateway.backends.docker.line import STALE_SECONDS, TARGET, Line, Lines
 from gateway.contracts.backend import agent, another, inside, sh
 from gateway.errors import WorkspaceUnavailable
 from gateway.settings import DockerSettings

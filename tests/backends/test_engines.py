@@ -14,8 +14,11 @@ import asyncssh
 import pytest
 
 from gateway.assets import agent_binary, seccomp_profile
-from gateway.backends import Backend, Order, docker, docker_agent, docker_engine, docker_site
-from gateway.backends.docker import DockerBackend
+from gateway.backends import Backend, Order
+from gateway.backends.docker import agent as volume
+from gateway.backends.docker import backend as docker
+from gateway.backends.docker import engine, site
+from gateway.backends.docker.backend import DockerBackend
 from gateway.contracts.backend import IsolationContract, Runtime, StreamContract, agent, another, inside, sh
 from gateway.errors import WorkspaceUnavailable
 from gateway.settings import DockerSettings
@@ -50,7 +53,7 @@ def with_gvisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Dock
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Podman runs programs to tell its version, and the client of each test asks anew: seconds on a busy machine."""
-    for module in (docker, docker_agent, docker_engine, docker_site):
+    for module in (docker, volume, engine, site):
         monkeypatch.setattr(module, "ASK_SECONDS", SECONDS)
 
 

@@ -16,9 +16,9 @@ import httpx
 import pytest
 
 from gateway.backends import Backend, Order
-from gateway.backends.kubernetes import KubernetesBackend
-from gateway.backends.kubernetes_cluster import END_SECONDS
-from gateway.backends.kubernetes_spec import DEADLINE_SECONDS, SESSION_LABEL
+from gateway.backends.kubernetes.backend import KubernetesBackend
+from gateway.backends.kubernetes.cluster import END_SECONDS
+from gateway.backends.kubernetes.spec import DEADLINE_SECONDS, SESSION_LABEL
 from gateway.contracts.backend import (
     LIMITS,
     NETWORK,

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from gateway.backends import Backend, Order
-from gateway.backends.kubernetes import KubernetesBackend
-from gateway.backends.kubernetes_beside import Guest
-from gateway.backends.kubernetes_spec import AGENT, DEADLINE_SECONDS
+from gateway.backends.kubernetes.backend import KubernetesBackend
+from gateway.backends.kubernetes.beside import Guest
+from gateway.backends.kubernetes.spec import AGENT, DEADLINE_SECONDS
 from gateway.contracts.backend import IsolationContract, StreamContract, agent, another, inside, sh
 from gateway.contracts.waiting import GONE_SECONDS
 from gateway.errors import WorkspaceUnavailable

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.backends.kubernetes_guest import chosen, ended, is_over, is_running
+from gateway.backends.kubernetes.guest import chosen, ended, is_over, is_running
 from gateway.errors import WorkspaceUnavailable
 from gateway.model import Beside
 

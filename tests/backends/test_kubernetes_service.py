@@ -11,8 +11,8 @@ import httpx
 import pytest
 import yaml
 
-from gateway.backends.kubernetes import KubernetesBackend
-from gateway.backends.kubernetes_service import RIGHTS
+from gateway.backends.kubernetes.backend import KubernetesBackend
+from gateway.backends.kubernetes.service import RIGHTS
 from gateway.contracts.backend import LIMITS, another, inside, sh
 from gateway.errors import WorkspaceUnavailable
 from gateway.model import Beside, PodOptions, WorkspaceSpec

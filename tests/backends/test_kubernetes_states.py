@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.backends.kubernetes_states import ended, is_running
+from gateway.backends.kubernetes.states import ended, is_running
 from gateway.errors import WorkspaceUnavailable
 
 

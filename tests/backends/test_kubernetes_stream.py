@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from gateway.backends.kubernetes_stream import PodStream, frame_head
+from gateway.backends.kubernetes.stream import PodStream, frame_head
 from tests.backends.still import Sink, StillTransport
 
 STDOUT, STDERR, ERROR = b"\x01", b"\x02", b"\x03"

@@ -21,10 +21,10 @@ import pytest
 
 from gateway.assets import agent_binary
 from gateway.backends import Backend, Order
-from gateway.backends.sandbox import SandboxBackend
-from gateway.backends.sandbox_limits import CONTROLLERS, Limiter, find_limiter
-from gateway.backends.sandbox_records import end_orphans, orphans
-from gateway.backends.sandbox_root import AGENT, reachable
+from gateway.backends.sandbox.backend import SandboxBackend
+from gateway.backends.sandbox.limits import CONTROLLERS, Limiter, find_limiter
+from gateway.backends.sandbox.records import end_orphans, orphans
+from gateway.backends.sandbox.root import AGENT, reachable
 from gateway.contracts.backend import (
     LIMITS,
     NETWORK,

@@ -14,7 +14,7 @@ import asyncssh
 import pytest
 
 from gateway.backends import Backend, Order
-from gateway.backends.sshproxy import SshProxyBackend
+from gateway.backends.sshproxy.backend import SshProxyBackend
 from gateway.contracts.backend import LIMITS, Line, StreamContract
 from gateway.contracts.waiting import SECONDS
 from gateway.errors import WorkspaceUnavailable

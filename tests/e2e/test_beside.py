@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.backends.kubernetes_spec import GRACE_SECONDS
+from gateway.backends.kubernetes.spec import GRACE_SECONDS
 from tests.e2e.surface.ground import SESSION, Place
 from tests.e2e.world import ALICE, Door, until
 from tests.stack import example

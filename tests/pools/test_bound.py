@@ -18,9 +18,9 @@ import pytest
 
 from gateway.assets import agent_binary, seccomp_profile
 from gateway.backends import Order
-from gateway.backends.docker import DockerBackend
-from gateway.backends.kubernetes import KubernetesBackend
-from gateway.backends.kubernetes_spec import DEADLINE_SECONDS
+from gateway.backends.docker.backend import DockerBackend
+from gateway.backends.kubernetes.backend import KubernetesBackend
+from gateway.backends.kubernetes.spec import DEADLINE_SECONDS
 from gateway.settings import DockerSettings, KubernetesSettings
 from tests.pools.world import Stocked, of, order_for, stocked
 from tests.stack.cluster import NAMESPACE, PODS, Cluster
@@ -135,7 +135,7 @@ async def unpaused(api: aiodocker.Docker, container: str) -> None:
 GATEWAY = """
 import asyncio, sys
 from pathlib import Path
-from gateway.backends.docker import DockerBackend
+from gateway.backends.docker.backend import DockerBackend
 from gateway.settings import DockerSettings
 from tests.pools.world import order_for, stocked
 
@@ -266,7 +266,7 @@ async def test_a_pod_whose_end_cannot_be_put_off_is_not_handed_out(
 POD_GATEWAY = """
 import asyncio, json, sys
 from pathlib import Path
-from gateway.backends.kubernetes import KubernetesBackend
+from gateway.backends.kubernetes.backend import KubernetesBackend
 from gateway.settings import KubernetesSettings
 from tests.pools.world import order_for, stocked
 

@@ -19,20 +19,13 @@ import aiodocker
 import pytest
 
 from gateway.assets import agent_binary, seccomp_profile
-from gateway.backends import (
-    Backend,
-    Order,
-    Poolable,
-    ProtocolFactory,
-    Workspace,
-    docker,
-    docker_agent,
-    docker_engine,
-    docker_site,
-)
-from gateway.backends.docker import DockerBackend
-from gateway.backends.sandbox_records import end_orphans
-from gateway.backends.sandbox_root import AGENT
+from gateway.backends import Backend, Order, Poolable, ProtocolFactory, Workspace
+from gateway.backends.docker import agent as volume
+from gateway.backends.docker import backend as docker
+from gateway.backends.docker import engine, site
+from gateway.backends.docker.backend import DockerBackend
+from gateway.backends.sandbox.records import end_orphans
+from gateway.backends.sandbox.root import AGENT
 from gateway.concurrency import background
 from gateway.contracts.backend import StreamContract
 from gateway.metrics import UNMETERED
@@ -259,7 +252,7 @@ def on_podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
 class TestPodman(EngineContract):
     @pytest.fixture
     def at(self, on_podman: Docker, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
-        for module in (docker, docker_agent, docker_engine, docker_site):  # as in tests/backends/test_engines.py
+        for module in (docker, volume, engine, site):  # as in tests/backends/test_engines.py
             monkeypatch.setattr(module, "ASK_SECONDS", SECONDS)
         return on_podman.host, debug_image(on_podman)
 

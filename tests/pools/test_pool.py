@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from gateway.backends.sandbox import SandboxBackend
-from gateway.backends.sandbox_records import end_orphans
-from gateway.backends.sandbox_root import AGENT
+from gateway.backends.sandbox.backend import SandboxBackend
+from gateway.backends.sandbox.records import end_orphans
+from gateway.backends.sandbox.root import AGENT
 from gateway.concurrency import cancel_and_wait
 from gateway.errors import SettingsError, WorkspaceUnavailable
 from gateway.metrics import UNMETERED

@@ -12,8 +12,8 @@ from typing import Any
 
 from gateway.assets import agent_binary
 from gateway.backends import Order, Poolable
-from gateway.backends.sandbox import SandboxBackend
-from gateway.backends.sandbox_limits import Limiter
+from gateway.backends.sandbox.backend import SandboxBackend
+from gateway.backends.sandbox.limits import Limiter
 from gateway.concurrency import background
 from gateway.contracts.backend import LIMITS, NETWORK, USER
 from gateway.metrics import UNMETERED

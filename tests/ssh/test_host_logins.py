@@ -15,7 +15,7 @@ import asyncssh
 import pytest
 from hvac.exceptions import Forbidden, InvalidRequest
 
-from gateway.backends.host_login import key_id
+from gateway.backends.sshproxy.login import key_id
 from gateway.model import Holder, SessionId
 from tests.e2e.world import Door, grant_of
 from tests.e2e.world import until as wait

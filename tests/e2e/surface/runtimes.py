@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import httpx
 import pytest
 
-from gateway.backends.kubernetes_spec import SESSION_LABEL
-from gateway.backends.sandbox_root import AGENT
+from gateway.backends.kubernetes.spec import SESSION_LABEL
+from gateway.backends.sandbox.root import AGENT
 from tests.stack.cluster import NAMESPACE, PODS, Cluster
 from tests.stack.cluster.files import API, POD_PIDS
 from tests.stack.docker import LABEL, Docker

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gateway.assets import agent_binary
-from gateway.backends.kubernetes_spec import AGENT
+from gateway.backends.kubernetes.spec import AGENT
 from gateway.embedded.tools import cache
 from tests.stack.cluster.files import PAUSE, Layout
 from tests.stack.images import busybox, debug_root, tiny_root

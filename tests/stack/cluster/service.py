@@ -16,9 +16,9 @@ import httpx
 import yaml
 
 from gateway.backends import Order
-from gateway.backends.kubernetes_cluster import connect
-from gateway.backends.kubernetes_guest import PREFIX, SESSION, addition, is_running
-from gateway.backends.kubernetes_states import UNPULLABLE, UNSTARTABLE
+from gateway.backends.kubernetes.cluster import connect
+from gateway.backends.kubernetes.guest import PREFIX, SESSION, addition, is_running
+from gateway.backends.kubernetes.states import UNPULLABLE, UNSTARTABLE
 from gateway.settings import KubernetesSettings
 from tests.e2e.world import until
 from tests.stack.cluster import Cluster

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gateway.backends import Order
-from gateway.backends.kubernetes_spec import AGENT, DEADLINE_SECONDS, RESTRICTED, literal
-from gateway.backends.kubernetes_states import of_exit, of_waiting
+from gateway.backends.kubernetes.spec import AGENT, DEADLINE_SECONDS, RESTRICTED, literal
+from gateway.backends.kubernetes.states import of_exit, of_waiting
 from gateway.errors import WorkspaceUnavailable
 from gateway.model import Beside
 

@@ -26,12 +26,12 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from gateway.backends import TRIAL, Bindable, Order, ProtocolFactory
-from gateway.backends.sandbox_limits import Limiter, LimitsRefused, find_limiter
-from gateway.backends.sandbox_ports import needs_low_ports, open_low_ports
-from gateway.backends.sandbox_process import Confined, SandboxFailure
-from gateway.backends.sandbox_records import Records, end_orphans
-from gateway.backends.sandbox_root import AGENT, HOST, Descriptors, filesystem, found_as, require_reachable, search_path
-from gateway.backends.sandbox_seccomp import program
+from gateway.backends.sandbox.limits import Limiter, LimitsRefused, find_limiter
+from gateway.backends.sandbox.ports import needs_low_ports, open_low_ports
+from gateway.backends.sandbox.process import Confined, SandboxFailure
+from gateway.backends.sandbox.records import Records, end_orphans
+from gateway.backends.sandbox.root import AGENT, HOST, Descriptors, filesystem, found_as, require_reachable, search_path
+from gateway.backends.sandbox.seccomp import program
 from gateway.concurrency import to_the_end
 from gateway.errors import WorkspaceUnavailable
 from gateway.model import Limits, SessionId, WorkspaceSpec, WorkspaceUser

@@ -18,10 +18,10 @@ import aiohttp
 from kubernetes_asyncio.client.exceptions import ApiException
 
 from gateway.backends import TRIAL, Order
-from gateway.backends.kubernetes_cluster import ASK_SECONDS, Cluster, message_of, translated
-from gateway.backends.kubernetes_guest import PREFIX, addition, chosen
-from gateway.backends.kubernetes_stream import PodStream
-from gateway.backends.kubernetes_walls import Rights, check_rights
+from gateway.backends.kubernetes.cluster import ASK_SECONDS, Cluster, message_of, translated
+from gateway.backends.kubernetes.guest import PREFIX, addition, chosen
+from gateway.backends.kubernetes.stream import PodStream
+from gateway.backends.kubernetes.walls import Rights, check_rights
 from gateway.errors import WorkspaceUnavailable
 from gateway.model import Beside, WorkspaceSpec
 

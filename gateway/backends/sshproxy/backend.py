@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 
 from gateway.backends import Login, Order, ProtocolFactory, Workspace
-from gateway.backends.host_login import Signer, login, pinned, private_key, unreachable
+from gateway.backends.sshproxy.login import Signer, login, pinned, private_key, unreachable
 from gateway.errors import WorkspaceUnavailable
 from gateway.model import Host, SessionId, WorkspaceSpec
 from gateway.settings_sshproxy import SshProxySettings

@@ -13,7 +13,7 @@ import aiodocker
 from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 
-from gateway.backends.docker_engine import ASK_SECONDS, removed, translated, wait_removed
+from gateway.backends.docker.engine import ASK_SECONDS, removed, translated, wait_removed
 from gateway.concurrency import to_the_end
 from gateway.errors import WorkspaceUnavailable
 

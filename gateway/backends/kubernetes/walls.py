@@ -11,9 +11,9 @@ from typing import Any
 
 from kubernetes_asyncio.client.exceptions import ApiException
 
-from gateway.backends.kubernetes_cluster import Cluster, translated
-from gateway.backends.kubernetes_probe import is_enforced
-from gateway.backends.kubernetes_spec import Site, deny_all
+from gateway.backends.kubernetes.cluster import Cluster, translated
+from gateway.backends.kubernetes.probe import is_enforced
+from gateway.backends.kubernetes.spec import Site, deny_all
 from gateway.errors import WorkspaceUnavailable
 from gateway.model import Beside, WorkspaceSpec
 from gateway.settings import KubernetesSettings

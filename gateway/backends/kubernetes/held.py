@@ -13,9 +13,9 @@ from typing import Any
 
 from gateway.backends import ProtocolFactory
 from gateway.backends.entered import Entered
-from gateway.backends.kubernetes_cluster import FAULTS, RETRY_SECONDS, Cluster
-from gateway.backends.kubernetes_spec import AGENT
-from gateway.backends.kubernetes_stream import PodStream
+from gateway.backends.kubernetes.cluster import FAULTS, RETRY_SECONDS, Cluster
+from gateway.backends.kubernetes.spec import AGENT
+from gateway.backends.kubernetes.stream import PodStream
 from gateway.errors import WorkspaceUnavailable
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.backends import CREDENTIALS_DIR, Order, hosts
-from gateway.backends.docker_agent import AGENT_DIR, AGENT_NAME
-from gateway.backends.docker_engine import Image
+from gateway.backends.docker.agent import AGENT_DIR, AGENT_NAME
+from gateway.backends.docker.engine import Image
 from gateway.model import Holder, Limits
 
 INSTANCE_LABEL = "doorward.instance"

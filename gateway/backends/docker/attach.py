@@ -10,7 +10,7 @@ import aiodocker
 import aiohttp
 from aiodocker.exceptions import DockerError
 
-from gateway.backends.docker_engine import url
+from gateway.backends.docker.engine import url
 from gateway.backends.upgraded import Frames, take_over
 
 HEADER = struct.Struct(">BxxxL")

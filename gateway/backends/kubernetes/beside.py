@@ -15,11 +15,11 @@ from typing import Any
 from kubernetes_asyncio.client.exceptions import ApiException
 
 from gateway.backends import Order
-from gateway.backends.kubernetes_cluster import ASK_SECONDS, END_SECONDS, FAULTS, Cluster, translated
-from gateway.backends.kubernetes_guest import PREFIX, TAKEN_AWAY, addition, chosen, ended, is_over, is_running
-from gateway.backends.kubernetes_held import Held
-from gateway.backends.kubernetes_stream import PodStream
-from gateway.backends.kubernetes_walls import Walls
+from gateway.backends.kubernetes.cluster import ASK_SECONDS, END_SECONDS, FAULTS, Cluster, translated
+from gateway.backends.kubernetes.guest import PREFIX, TAKEN_AWAY, addition, chosen, ended, is_over, is_running
+from gateway.backends.kubernetes.held import Held
+from gateway.backends.kubernetes.stream import PodStream
+from gateway.backends.kubernetes.walls import Walls
 from gateway.concurrency import to_the_end
 from gateway.errors import WorkspaceUnavailable
 from gateway.settings import KubernetesSettings

@@ -11,9 +11,9 @@ from typing import Any
 import aiodocker
 
 from gateway.backends import Order
-from gateway.backends.docker_agent import AgentVolume
-from gateway.backends.docker_engine import ASK_SECONDS, image, removed, translated
-from gateway.backends.docker_spec import Site, container
+from gateway.backends.docker.agent import AgentVolume
+from gateway.backends.docker.engine import ASK_SECONDS, image, removed, translated
+from gateway.backends.docker.spec import Site, container
 from gateway.concurrency import to_the_end
 from gateway.errors import SettingsError, WorkspaceUnavailable
 from gateway.model import Holder, SessionId, WorkspaceSpec

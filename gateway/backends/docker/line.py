@@ -15,7 +15,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from gateway.backends.docker_attach import Attachment
+from gateway.backends.docker.attach import Attachment
 from gateway.concurrency import first_done
 
 log = logging.getLogger(__name__)

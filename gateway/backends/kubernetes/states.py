@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.backends.kubernetes_spec import CONTAINER
+from gateway.backends.kubernetes.spec import CONTAINER
 from gateway.errors import WorkspaceUnavailable
 
 KILLED = 137  # 128 and SIGKILL

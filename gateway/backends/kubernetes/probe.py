@@ -7,9 +7,9 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gateway.backends.kubernetes_cluster import Cluster, removed, translated
-from gateway.backends.kubernetes_spec import CONTAINER, PROBE_SECONDS, Site, probe
-from gateway.backends.kubernetes_states import is_running
+from gateway.backends.kubernetes.cluster import Cluster, removed, translated
+from gateway.backends.kubernetes.spec import CONTAINER, PROBE_SECONDS, Site, probe
+from gateway.backends.kubernetes.states import is_running
 from gateway.concurrency import to_the_end, together
 from gateway.errors import WorkspaceUnavailable
 

@@ -16,8 +16,8 @@ from kubernetes_asyncio import client, config
 from kubernetes_asyncio.client.exceptions import ApiException
 from kubernetes_asyncio.watch import Watch
 
-from gateway.backends.kubernetes_spec import GRACE_SECONDS
-from gateway.backends.kubernetes_stream import PodStream, upgrade
+from gateway.backends.kubernetes.spec import GRACE_SECONDS
+from gateway.backends.kubernetes.stream import PodStream, upgrade
 from gateway.errors import SettingsError, WorkspaceUnavailable
 from gateway.settings import KubernetesSettings
 

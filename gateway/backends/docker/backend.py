@@ -17,12 +17,12 @@ from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 
 from gateway.backends import Bindable, Order, ProtocolFactory
-from gateway.backends.docker_agent import AgentVolume
-from gateway.backends.docker_attach import Attachment, attach
-from gateway.backends.docker_engine import ASK_SECONDS, FAULTS, connect, image, removed, translated, url
-from gateway.backends.docker_line import Line, Lines
-from gateway.backends.docker_site import Engine
-from gateway.backends.docker_spec import INSTANCE_LABEL, SESSION_LABEL, bound_name, container, is_bound
+from gateway.backends.docker.agent import AgentVolume
+from gateway.backends.docker.attach import Attachment, attach
+from gateway.backends.docker.engine import ASK_SECONDS, FAULTS, connect, image, removed, translated, url
+from gateway.backends.docker.line import Line, Lines
+from gateway.backends.docker.site import Engine
+from gateway.backends.docker.spec import INSTANCE_LABEL, SESSION_LABEL, bound_name, container, is_bound
 from gateway.backends.entered import Entered
 from gateway.concurrency import to_the_end
 from gateway.errors import WorkspaceUnavailable

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gateway.backends import Bindable, Order
-from gateway.backends.kubernetes_beside import Guest
-from gateway.backends.kubernetes_cluster import ASK_SECONDS, Cluster, connect, removed, translated
-from gateway.backends.kubernetes_held import Held
-from gateway.backends.kubernetes_service import check_service
-from gateway.backends.kubernetes_spec import (
+from gateway.backends.kubernetes.beside import Guest
+from gateway.backends.kubernetes.cluster import ASK_SECONDS, Cluster, connect, removed, translated
+from gateway.backends.kubernetes.held import Held
+from gateway.backends.kubernetes.service import check_service
+from gateway.backends.kubernetes.spec import (
     CONTAINER,
     GRACE_SECONDS,
     INSTANCE_LABEL,
@@ -24,8 +24,8 @@ from gateway.backends.kubernetes_spec import (
     claim,
     pod,
 )
-from gateway.backends.kubernetes_states import ended, is_claimed, is_running
-from gateway.backends.kubernetes_walls import RIGHTS, Walls, check_rights
+from gateway.backends.kubernetes.states import ended, is_claimed, is_running
+from gateway.backends.kubernetes.walls import RIGHTS, Walls, check_rights
 from gateway.concurrency import background, to_the_end
 from gateway.errors import WorkspaceUnavailable
 from gateway.model import SessionId, WorkspaceSpec

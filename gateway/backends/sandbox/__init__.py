@@ -1,0 +1,1 @@
+"""Namespaces of this machine, made by bubblewrap.  `backend.py` is the door."""
