@@ -18,8 +18,6 @@ from gateway.settings_authn import AuthnSettings
 from tests.authn.octocat import DEVICE_CODE, SECRET, TOKEN, Github
 from tests.authn.provider import Person
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 async def github() -> AsyncIterator[Github]:

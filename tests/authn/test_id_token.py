@@ -38,8 +38,6 @@ from tests.authn.provider import (
 )
 from tests.policy.servers import always, never
 
-pytestmark = pytest.mark.timeout(60)
-
 ANOTHER = rsa()
 WELL_KNOWN = "/.well-known/openid-configuration"
 

@@ -29,8 +29,6 @@ from tests.authn.provider import (
 from tests.policy.servers import always, never
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(60)
-
 WELL_KNOWN = "/.well-known/openid-configuration"
 
 

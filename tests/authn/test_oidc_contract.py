@@ -15,8 +15,6 @@ from gateway.settings_authn import AuthnSettings
 from tests.authn.octocat import DEVICE_CODE, TOKEN, Github
 from tests.authn.provider import Person, StandIn
 
-pytestmark = pytest.mark.timeout(60)
-
 SECRETS = ("device-code-secret", "access-token-secret", "refresh-token-secret", "eyJ", DEVICE_CODE, TOKEN)
 
 

@@ -33,8 +33,6 @@ from tests.authn.provider import (
 from tests.policy.servers import always, never
 from tests.policy.test_opa import certificates
 
-pytestmark = pytest.mark.timeout(60)
-
 WELL_KNOWN = "/.well-known/openid-configuration"
 
 

@@ -43,8 +43,6 @@ from gateway.settings import SandboxSettings
 from tests.stack.require import require
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.timeout(60)
-
 
 class Machine:
     """This machine itself: what is left of a session, looked for past the backend."""

@@ -23,7 +23,6 @@ from gateway.settings_sshproxy import SshProxySettings
 from tests.stack.require import require
 from tests.stack.sshd import USER, Sshd, sshd
 
-pytestmark = pytest.mark.timeout(120)
 SIGNED = SshProxySettings.model_validate({"vault": {}})
 
 

@@ -25,8 +25,6 @@ from gateway.sections import SecretRef
 from gateway.settings import EmbeddedIssuerSettings
 from tests.waiting import eventually, within
 
-pytestmark = pytest.mark.timeout(60)
-
 
 class Server(PostgresDatabase):
     """The embedded PostgreSQL, asked as its superuser."""

@@ -35,8 +35,6 @@ from tests.stack.postgres import Postgres, postgres
 from tests.stack.process import write_secret
 from tests.stack.vault import Vault, vault
 
-pytestmark = pytest.mark.timeout(60)
-
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 HOLDER = Holder(SessionId("s-1"), person="alice", grant="g-1", target="orders", traceparent=TRACEPARENT)
 READERS = """CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE readers;"""

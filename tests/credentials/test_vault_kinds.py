@@ -22,8 +22,6 @@ from tests.credentials.servers import MariaDatabase, RedisDatabase
 from tests.stack.kinds import Kinds
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 async def issuer(kinds: Kinds) -> AsyncIterator[Issuer]:

@@ -16,8 +16,6 @@ from gateway.deliveries import CredentialSpec, FileDelivery, RedisDelivery, Secr
 from gateway.errors import CredentialsUnavailable
 from tests.stack.kinds import SECRET, Kinds
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 async def issuer(kinds: Kinds) -> AsyncIterator[Issuer]:

@@ -17,8 +17,6 @@ from tests.stack.postgres import Postgres
 from tests.stack.redis import Redis
 from tests.stack.require import require
 
-pytestmark = pytest.mark.timeout(180)
-
 LONG, SHORT = 300, 8
 """Seconds: what ends long before the first was revoked; a gateway that is killed leaves leases of the second."""
 HOLD = "redis-cli XREAD BLOCK 0 STREAMS 'stock:stream' '$' & mysql -e 'select sleep(300)'"

@@ -17,8 +17,6 @@ from tests.stack.opa import Opa
 from tests.stack.require import require
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(120)
-
 ALLOW = {
     "listen": [{"host": "localhost", "port": 0}, {"host": "*", "port": 0}],
     "sockets": {"connect": ["/tmp/**"], "listen": ["/tmp/**"]},

@@ -13,8 +13,6 @@ from tests.stack.opa import Opa
 from tests.stack.require import require
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def reached(kinds: Kinds, tls_name: str) -> dict[str, Any]:
     """A target whose Redis speaks TLS."""

@@ -15,8 +15,6 @@ from tests.ssh.world import Site, running, target
 from tests.stack.opa import Opa
 from tests.stack.require import require
 
-pytestmark = pytest.mark.timeout(120)
-
 RULES = {"read": ["/tmp/in/**", "/usr/bin/**"], "write": ["/tmp/in", "/tmp/in/**"]}
 ALLOW = {"sftp": RULES, "shell": False, "exec": False}
 ROOMY = {"limits": {"memory_bytes": 256 * 2**20, "tmpfs_bytes": 64 * 2**20}, "home": "/home/debug", "allow": ALLOW}

@@ -45,7 +45,6 @@ from tests.stack.podman import podman
 from tests.stack.require import require
 from tests.waiting import SECONDS, eventually, until
 
-pytestmark = pytest.mark.timeout(180)
 INSTANCE = "test-pool-contract"
 SIZE = 2
 """As many as one test wants at once."""

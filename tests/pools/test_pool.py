@@ -35,8 +35,6 @@ from tests.pools.world import Stocked, of, order_for, sandboxes, stocked
 from tests.stack.require import require
 from tests.waiting import eventually, until
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.fixture
 def state() -> Iterator[Path]:

@@ -15,7 +15,6 @@ from tests.stack.opa import Opa
 from tests.stack.require import require
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(180)
 POOL = {"size": 3, "starts_at_once": 2}
 
 

@@ -40,8 +40,6 @@ GROWTH = 48 * 2**20
 AT_ONCE = 10
 PATIENCE = 30.0
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.fixture
 def fuzzed(

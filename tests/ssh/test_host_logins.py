@@ -27,7 +27,6 @@ from tests.stack.require import require
 from tests.stack.sshd import USER, Sshd, sshd
 from tests.stack.vault import Vault
 
-pytestmark = pytest.mark.timeout(120)
 ROLE = {"vault": {"role": "doorward-proxy"}}
 RECIPE = Path(__file__).parents[2] / "docs" / "hosts.md"
 SIGN = "/v1/ssh-proxy/sign/doorward-proxy"

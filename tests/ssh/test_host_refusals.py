@@ -15,8 +15,6 @@ from tests.stack.opa import Opa
 from tests.stack.require import require
 from tests.stack.sshd import sshd
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture(scope="module", autouse=True)
 def _there_is_an_sshd() -> None:

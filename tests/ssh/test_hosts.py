@@ -29,8 +29,6 @@ from tests.stack.require import require
 from tests.stack.sshd import USER, Sshd, make_key, sshd
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture(scope="module", autouse=True)
 def _there_is_an_sshd() -> None:
