@@ -17,6 +17,12 @@ import (
 // abstract, in a network namespace that is the service's, where anybody can find it. So each end asks the kernel who
 // is at the other: the same user, of the same container.
 
+// overdue is the agent's exit status when its time is over, as timeout(1) has it, and never otherwise: the runtime tells
+// the gateway nothing else of an end. The gateway knows it as OVERDUE in gateway/backends/kubernetes/guest.py.
+const overdue = 124
+
+var errOverdue = errors.New("its time is over")
+
 // beside serves the first of ours who comes, and ends by itself after so many seconds: no runtime ends us here.
 func beside(name, seconds string, lifeline io.Reader, agent *agent) error {
 	left, err := strconv.ParseUint(seconds, 10, 31)
@@ -35,7 +41,7 @@ func beside(name, seconds string, lifeline io.Reader, agent *agent) error {
 	case err := <-ended:
 		return err
 	case <-time.After(time.Duration(left) * time.Second):
-		return errors.New("its time is over")
+		return errOverdue
 	}
 }
 

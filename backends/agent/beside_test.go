@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -203,13 +204,46 @@ func TestBesideAServiceItsTimeEndsEverything(t *testing.T) {
 	stdout := bufio.NewReader(must(session.StdoutPipe()))
 	must(0, session.Start(`trap "" TERM HUP; sh -c 'setsid sh -c "trap \"\" TERM; echo \$\$; while :; do sleep 1000; done" &'; sleep 1000`))
 	pid := must(stdout.ReadString('\n'))
-	if err := within(t, func() error { return <-g.done }); err != nil {
-		t.Error(err)
-	}
+	g.endsOverdue(t)
 	if exists(pid) {
 		t.Error("a child in a session of its own is still there")
 	}
+}
+
+func TestBesideAServiceItsTimeIsOverAlsoWhenNobodyCame(t *testing.T) {
+	newGuest(t, "1", &syscall.SysProcAttr{}).endsOverdue(t)
+}
+
+// endsOverdue wants the very status by which the gateway knows a deadline: gateway/backends/kubernetes/guest.py.
+func (g *guest) endsOverdue(t *testing.T) {
+	t.Helper()
+	err := within(t, func() error { return <-g.done })
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 124 {
+		t.Error(err)
+	}
 	if !strings.Contains(g.stderr.String(), "its time is over") {
 		t.Error(g.stderr)
+	}
+}
+
+// Whatever else ends it is no deadline.
+func TestBesideAServiceAnEndInTimeIsStatusZero(t *testing.T) {
+	for _, end := range []struct {
+		what string
+		do   func(*guest) error
+	}{
+		{"of the lifeline", func(g *guest) error { return g.lifeline.Close() }},
+		{"by a signal", func(g *guest) error { return syscall.Kill(g.pid, syscall.SIGTERM) }},
+	} {
+		t.Run(end.what, func(t *testing.T) {
+			g := newGuest(t, "60", &syscall.SysProcAttr{})
+			_, stream, _ := g.comes(t, g.account)
+			connect(t, stream)
+			must(0, end.do(g))
+			if err := within(t, func() error { return <-g.done }); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

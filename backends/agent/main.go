@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -56,7 +57,8 @@ func code(err error) int {
 	return 0
 }
 
-// run serves one gateway and returns the exit code. However the conversation ends, the workspace ends with it.
+// run serves one gateway and returns the exit status: 0, or overdue. However the conversation ends, the workspace ends
+// with it.
 func run(serve func(*agent) error) int {
 	protect()
 	keepThreads(spareThreads)
@@ -69,15 +71,19 @@ func run(serve func(*agent) error) int {
 	talk := make(chan error, 1)
 	go guard("connection", func() { talk <- serve(newAgent(family)) }, func() { talk <- nil })
 
+	status := 0
 	select {
 	case err := <-talk:
 		if err != nil {
 			complain("connection: %v", err)
 		}
+		if errors.Is(err, errOverdue) {
+			status = overdue
+		}
 	case <-ending:
 	}
 	family.end()
-	return 0
+	return status
 }
 
 // protect keeps the person in the workspace, who runs under our user id, from reading our memory or tracing us, and

@@ -268,7 +268,7 @@ async def _gone(runtime: Seen, order: Order) -> bool:
 async def test_it_ends_by_itself_when_its_permit_is_long_over(backend: Backend, order: Order, running: str) -> None:
     late = replace(order, expires_at=datetime.now(UTC) - timedelta(seconds=DEADLINE_SECONDS - 6))
     async with with_an_orphan(backend, late) as (workspace, _), asyncio.timeout(SECONDS):
-        assert "ended by itself" in await workspace.wait_gone()
+        assert await workspace.wait_gone() == "the workspace's time was over: its agent ended it at its deadline"
 
 
 @pytest.mark.parametrize("how", ["deleted", "evicted"])

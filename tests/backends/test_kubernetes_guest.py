@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from typing import Any
 
 import pytest
 
-from gateway.backends.kubernetes.guest import chosen, ended, is_over, is_running
+from gateway.assets import agent_binary
+from gateway.backends.kubernetes.guest import OVERDUE, chosen, ended, is_over, is_running
 from gateway.errors import WorkspaceUnavailable
 from gateway.model import Beside
+from tests.waiting import SECONDS
 
 BESIDE = Beside(namespace="shop", selector={"app": "payments-api", "tier": "back"})
 SHARING = Beside(namespace="shop", selector={"app": "payments-api"}, container="api", share_processes=True)
@@ -125,6 +129,8 @@ RUNS: dict[str, Any] = {"running": {}}
         (seen({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}), "ran out of memory"),
         (seen({"terminated": {"exitCode": 137, "reason": "Error"}}), "killed from outside"),
         (seen({"terminated": {"exitCode": 0}}), "ended by itself with status 0"),
+        (seen({"terminated": {"exitCode": OVERDUE, "reason": "Error"}}), "time was over: its agent ended it"),
+        (seen({"terminated": {"exitCode": OVERDUE, "reason": "OOMKilled"}}), "time was over: its agent ended it"),
         (seen(), None),
         (seen({"waiting": {"reason": "ContainerCreating"}}), None),
         (seen(RUNS), None),
@@ -136,6 +142,11 @@ def test_every_end_is_one_sentence(pod_seen: Any, why: str | None) -> None:
     if why is not None:
         with pytest.raises(WorkspaceUnavailable, match=why):
             is_running(pod_seen, GUEST)
+
+
+def test_the_agent_s_deadline_is_known_by_its_exit_status() -> None:
+    with subprocess.Popen([agent_binary(), "beside", f"@{GUEST}-{os.getpid()}", "1"], stdin=subprocess.PIPE) as agent:
+        assert agent.wait(SECONDS) == OVERDUE
 
 
 LACKING = 'exec: "/.doorward/doorward-agent": stat /.doorward/doorward-agent: no such file or directory: unknown'

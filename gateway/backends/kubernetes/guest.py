@@ -20,6 +20,9 @@ PREFIX = "doorward-"
 SESSION = "DOORWARD_SESSION"
 """Whose container it is, for whoever looks at the pod: there are no labels or annotations on a container."""
 TAKEN_AWAY = "the pod that the workspace was beside has gone"
+OVERDUE = 124
+"""What the agent, and nothing else, ends with when its time is over: `overdue` in backends/agent/beside.go."""
+_TIME_OVER = "the workspace's time was over: its agent ended it at its deadline"
 _OF_THE_NODE = ("hostNetwork", "hostPID", "hostIPC")
 _GONE = {
     "DeadlineExceeded": "the pod that the workspace was beside reached its own deadline",
@@ -102,7 +105,8 @@ def ended(pod: Mapping[str, Any], name: str) -> str | None:
         return "the pod that the workspace was beside is being deleted"
     stopped = _state(pod, name).get("terminated")
     if stopped is not None:
-        return of_exit(stopped, is_deleted=False)
+        # First: the runtime's reason can be of a program that was out of memory long before.
+        return _TIME_OVER if stopped.get("exitCode") == OVERDUE else of_exit(stopped, is_deleted=False)
     if status.get("phase") in ("Failed", "Succeeded"):
         return "the pod that the workspace was beside has ended"
     return None
