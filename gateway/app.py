@@ -76,7 +76,7 @@ async def gateway(
     settings: Settings, *, more_backends: Sequence[Backend] = (), more_verifiers: Mapping[str, Verifier] | None = None
 ) -> AsyncIterator[Gateway]:
     """Everything, running.  On exit sessions drain and nothing is left."""
-    _make_private(settings.state)
+    make_private(settings.state)
     async with AsyncExitStack() as stack:
         tracer = stack.enter_context(tracing(settings))
         audit = await stack.enter_async_context(AuditLog.open(settings.audit_file, Keeping.of(settings.audit)))
@@ -173,7 +173,7 @@ def _open_plugins(settings: Settings, section: Offered, instance: str) -> list[A
     found: list[AbstractAsyncContextManager[Any]] = []
     for name, own in section.plugins.items():
         state = settings.state / "plugins" / name
-        _make_private(state)
+        make_private(state)
         place = plugins.Place(instance, assets.agent_binary(), state)
         found.append(_opened(name, plugins.find(section.group, name).open(own, place)))
     return found
@@ -269,11 +269,13 @@ async def _reap(backends: Mapping[str, Backend], live: Live) -> None:
         await asyncio.sleep(REAP_SECONDS)
 
 
-def _make_private(folder: Path) -> None:
+def make_private(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise SettingsError(f"state_dir {folder} cannot be made: {error}") from error
+        raise SettingsError(
+            f"state_dir {folder} cannot be made: {error}", remedy="Name a folder that this user may make."
+        ) from error
 
 
 async def serve(settings: Settings, ready: Callable[[Gateway], None]) -> None:

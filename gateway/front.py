@@ -25,6 +25,7 @@ from gateway.live import Live
 from gateway.model import SessionId
 from gateway.policy import Policy
 from gateway.refusals import Refusals
+from gateway.sections import A_FREE_ADDRESS
 from gateway.session import Sessions
 from gateway.settings_ssh import SshSettings
 from gateway.ssh import algorithms, raw
@@ -74,7 +75,9 @@ class Front:
         try:
             server = await loop.create_server(self._doorstep.arrival, host.strip("[]"), int(port), backlog=BACKLOG)
         except OSError as error:
-            raise SettingsError(f"ssh.listen: cannot listen on {self._settings.listen}: {error}") from error
+            raise SettingsError(
+                f"ssh.listen: cannot listen on {self._settings.listen}: {error}", remedy=A_FREE_ADDRESS
+            ) from error
         self.address = server.sockets[0].getsockname()[:2]
         async with background(self._refusals.tell()):
             try:

@@ -6,11 +6,23 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, SecretStr, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, StringConstraints, model_validator
 
 from gateway.errors import SettingsError
 
-Listen = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$")]
+A_FREE_ADDRESS = "Name an address of this machine, with a port that is free and that this user may use."
+"""What to do where nobody can be listened for."""
+LARGEST_PORT = 65535
+
+
+def _a_port(listen: str) -> str:
+    # The system takes 65536 more for the same port, so one that is too large would be another, at random.
+    if int(listen.rpartition(":")[2]) > LARGEST_PORT:
+        raise ValueError(f"a port is at most {LARGEST_PORT}")
+    return listen
+
+
+Listen = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$"), AfterValidator(_a_port)]
 ClientName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 

@@ -249,6 +249,11 @@ def load(file: Path | None) -> Settings:
             raise SettingsError(f"settings file {file} cannot be read: {error}") from error
         except tomllib.TOMLDecodeError as error:
             raise SettingsError(f"settings file {file} is not TOML: {error}") from error
+    return built(values)
+
+
+def built(values: Mapping[str, Any]) -> Settings:
+    """The tree of `values`, and of the environment over them.  Raises SettingsError that names each bad key."""
     try:
         return Settings(**values)
     except ValidationError as error:

@@ -7,12 +7,14 @@ Docker or Kubernetes, a file for the trace collector.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import secrets
+import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ import asyncssh
 import httpx
 
 from gateway import assets
-from gateway.app import Gateway, gateway
+from gateway.app import Gateway, gateway, make_private
 from gateway.embedded.children import steady_port
 from gateway.embedded.opa import EmbeddedOpa, opa, write_secret
 from gateway.embedded.postgres import EmbeddedPostgres, postgres
@@ -30,7 +32,7 @@ from gateway.embedded.wheel import wheel_tools
 from gateway.errors import SettingsError
 from gateway.model import Address
 from gateway.policy.contract import rfc3339
-from gateway.settings import Settings, to_toml
+from gateway.settings import Settings, built, to_toml
 
 PERSON = "alice"
 TARGET = "orders-db"
@@ -63,7 +65,33 @@ async def standing(backend: str, listen: str, state: Path) -> AsyncIterator[tupl
     """A gateway with embedded parts, an example person, target and grant; all of it ends with the context."""
     started = time.monotonic()
     folder = state.expanduser().absolute()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    built({"ssh": {"listen": listen}})  # what is wrong with it is told before anything is started
+    make_private(folder)
+    with _alone(folder):
+        async with _standing(backend, listen, folder) as running:
+            print(f"doorward: everything is up after {time.monotonic() - started:.1f} s", file=sys.stderr)
+            yield running, folder
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Raises SettingsError where another gateway with embedded parts has the folder."""
+    try:
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise SettingsError(f"{folder} cannot be written to: {error}", remedy="Name another with --state.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SettingsError(
+                f"a gateway runs in {folder} already", remedy="End that one, or name another folder with --state."
+            ) from error
+        yield
+
+
+@asynccontextmanager
+async def _standing(backend: str, listen: str, folder: Path) -> AsyncIterator[Gateway]:
     binary = await asyncio.to_thread(find_or_build, OPA)
     await asyncio.to_thread(assets.agent_binary)
     async with opa(binary, assets.folder("policies"), folder) as engine, postgres(folder) as database:
@@ -71,12 +99,11 @@ async def standing(backend: str, listen: str, state: Path) -> AsyncIterator[tupl
         await _example(engine, database, backend, image, folder)
         tree = _settings(engine, database, backend, listen, folder)
         (folder / "doorward.toml").write_text(to_toml(tree))
-        settings = Settings(**tree)
+        settings = built(tree)
         async with gateway(settings) as running:
             await _grant(running, folder)
             _know_the_host(running, settings, folder)
-            print(f"doorward: everything is up after {time.monotonic() - started:.1f} s", file=sys.stderr)
-            yield running, folder
+            yield running
 
 
 def _settings(
@@ -121,6 +148,13 @@ async def _example(engine: EmbeddedOpa, database: EmbeddedPostgres, backend: str
         key.with_suffix(".pub").write_bytes(made.export_public_key())
     if not (folder / "ticketing.token").exists():
         write_secret(folder / "ticketing.token", secrets.token_urlsafe(32))
+    # For curl's -H @FILE: what is in its arguments, every user of the machine can read.
+    tokens = {
+        AUTOMATION: (folder / "ticketing.token").read_text(),
+        "opa-admin": engine.token_of("admin").get_secret_value(),
+    }
+    for name, token in tokens.items():
+        write_secret(folder / f"{name}.header", f"Authorization: Bearer {token}\n")
     address = Address(host=database.host, port=database.port)
     headers = {"authorization": f"Bearer {engine.token_of('admin').get_secret_value()}"}
     async with httpx.AsyncClient(base_url=engine.url, headers=headers) as client:
@@ -200,7 +234,9 @@ async def debug_image() -> str:
     """The id of the debug image on the Docker engine that answers.  Raises SettingsError that says how to get one."""
     import aiodocker
 
-    async with aiodocker.Docker() as engine:
+    from gateway.backends.docker.engine import connect
+
+    async with connect(None) as engine:
         try:
             found = await engine.images.list(filter=DEBUG_IMAGE)
         except (aiodocker.DockerError, OSError) as error:
@@ -236,8 +272,11 @@ In another terminal, as {PERSON} on call (grant {GRANT}, {GRANT_HOURS} hours):
 then, inside:  psql -c 'select * from orders'
 Take the grant away, as the ticketing system would, and watch the session end:
 
-  curl -X DELETE -H "Authorization: Bearer $(cat {folder}/ticketing.token)" \\
+  curl -X DELETE -H @{folder}/{AUTOMATION}.header \\
     http://{running.door[0]}:{running.door[1]}/v1/data/grants/{PERSON}/{GRANT}
 
-Every other command, for example:  doorward sessions --config {folder}/doorward.toml
+Every other command asks this gateway once it is told which settings are meant:
+
+  export DOORWARD_CONFIG={folder}/doorward.toml
+  {shutil.which("doorward") or Path(sys.executable).with_name("doorward")} sessions
 """  # noqa: S608  the SQL in it is for the reader

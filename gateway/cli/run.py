@@ -11,7 +11,7 @@ from typing import Any
 from gateway import logs
 from gateway.cli import add_config, settings_of
 from gateway.loops import Loop
-from gateway.settings import Settings
+from gateway.settings import Settings, load
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -50,7 +50,7 @@ def _serve(parsed: argparse.Namespace) -> int:
 def _embedded(parsed: argparse.Namespace) -> int:
     from gateway.standalone import run
 
-    logs.set_up("info")
+    logs.set_up(load(None).log_level)
     return _run(run(parsed.backend, parsed.listen, parsed.state))
 
 

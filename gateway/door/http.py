@@ -18,6 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from gateway.door.guard import Guard
 from gateway.errors import DoorwardError, SettingsError
 from gateway.model import Reason
+from gateway.sections import A_FREE_ADDRESS
 
 server_log = logging.getLogger(f"{__name__}.server")
 """Where aiohttp tells of what went wrong before there was a request, and of bugs."""
@@ -133,7 +134,7 @@ async def served_tcp(
         try:
             server = await loop.create_server(guard, host.strip("[]"), int(port), backlog=128, **more)
         except OSError as error:
-            raise SettingsError(f"{setting}: cannot listen on {listen}: {error}") from error
+            raise SettingsError(f"{setting}: cannot listen on {listen}: {error}", remedy=A_FREE_ADDRESS) from error
         try:
             yield server.sockets[0].getsockname()[:2]
         finally:
@@ -149,7 +150,10 @@ async def served_unix(routes: Mapping[str, Any], path: Path) -> AsyncIterator[No
         try:
             await site.start()
         except OSError as error:
-            raise SettingsError(f"the admin socket {path} cannot be made: {error}") from error
+            raise SettingsError(
+                f"the admin socket {path} cannot be made: {error}",
+                remedy="It is in state_dir: name a folder of this user's own, by a path of 96 bytes at most.",
+            ) from error
         path.chmod(0o600)
         try:
             yield
