@@ -69,11 +69,17 @@ def ask_door(
         with _over_tcp(url, token, ca_file) as client:
             return client.request(method, f"/v1/data/{path}", json=value, headers=headers)
     except (httpx.TransportError, OSError) as error:
-        raise SettingsError(f"the grants door at {url} cannot be reached") from error
+        raise SettingsError(
+            f"the grants door at {url} cannot be reached: {error}",
+            remedy="Its address is the gateway's door.listen; with a private authority, name it with --ca-file.",
+        ) from error
 
 
 def _over_tcp(url: str, token: str, ca_file: Path | None) -> httpx.Client:
-    trust: Any = ssl.create_default_context(cafile=str(ca_file)) if ca_file else True
+    try:
+        trust: Any = ssl.create_default_context(cafile=str(ca_file)) if ca_file else True
+    except OSError as error:
+        raise SettingsError(f"--ca-file: {ca_file}: {error}", remedy="Name a file of certificates in PEM.") from error
     return httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, verify=trust, timeout=60)
 
 

@@ -17,7 +17,7 @@ from gateway.cli import (
     grants_token,
     show,
 )
-from gateway.cli.grants_door import Door, path_of
+from gateway.cli.grants_door import Door, UnknownGrant, path_of
 from gateway.cli.grants_times import minutes_of
 from gateway.cli.manifests import read
 from gateway.policy.contract import rfc3339
@@ -68,7 +68,8 @@ def _add(parsed: argparse.Namespace) -> int:
 
 
 def _remove(parsed: argparse.Namespace) -> int:
-    Door.of(parsed).remove(path_of("grants", parsed.person, parsed.id))
+    if not Door.of(parsed).remove(path_of("grants", parsed.person, parsed.id)):
+        raise UnknownGrant(parsed.person, parsed.id)  # a name that was mistyped must not be taken for access that ended
     show(parsed, {"removed": parsed.id}, f"removed: {parsed.person} {parsed.id}")
     return 0
 

@@ -30,6 +30,15 @@ class Exists(DoorwardError):
     code = "exists"
 
 
+class UnknownGrant(DoorwardError):
+    """There is none of this name."""
+
+    code = "unknown_grant"
+
+    def __init__(self, person: str, grant: str) -> None:
+        super().__init__(f"{person} has no grant {grant}", remedy=f"See which there are: doorward grants list {person}")
+
+
 @dataclass(frozen=True, slots=True)
 class Door:
     """The door, for one client of it.  Every method raises DoorwardError with each fault, its field and its remedy."""
@@ -63,8 +72,11 @@ class Door:
             raise Conflict(f"{path} was changed by somebody else meanwhile")
         return str(_good(answer).headers.get("etag", ""))
 
-    def remove(self, path: str) -> None:
+    def remove(self, path: str) -> bool:
+        """Whether anything was there; also where this client may not read, and so cannot tell."""
+        seen = self.ask("GET", path)
         _good(self.ask("DELETE", path))
+        return not seen.is_success or "result" in _body(seen)
 
 
 def path_of(root: str, *names: str) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gateway.cli import show
-from gateway.cli.grants_door import Conflict, Door, Exists, path_of
+from gateway.cli.grants_door import Conflict, Door, Exists, UnknownGrant, path_of
 from gateway.cli.grants_times import WINDOW, add_length, minutes_of, span, time_of, window
 from gateway.errors import DoorwardError
 from gateway.policy.contract import rfc3339
@@ -120,7 +120,7 @@ def _approve(parsed: argparse.Namespace) -> int:
 def _as_shown(door: Door, parsed: argparse.Namespace) -> Grant:
     grant, tag = door.read(path_of("grants", parsed.person, parsed.id))
     if grant is None:
-        raise _unknown(parsed)
+        raise UnknownGrant(parsed.person, parsed.id)
     _hold(parsed, tag)
     return {field: grant[field] for field in APPROVED if field in grant}
 
@@ -181,7 +181,7 @@ def _changed(parsed: argparse.Namespace, change: Callable[[Grant], Grant]) -> Gr
     for _ in range(ATTEMPTS):
         grant, tag = door.read(path)
         if not isinstance(grant, dict):
-            raise _unknown(parsed)
+            raise UnknownGrant(parsed.person, parsed.id)
         _hold(parsed, tag)
         changed = change(grant)
         try:
@@ -196,13 +196,6 @@ def _hold(parsed: argparse.Namespace, tag: str) -> None:
     # Shells eat the quotes.
     if parsed.if_match and tag.strip('"') != parsed.if_match.strip('"'):
         raise Conflict(f"--if-match: {parsed.id} is no longer what was shown")
-
-
-def _unknown(parsed: argparse.Namespace) -> DoorwardError:
-    return DoorwardError(
-        f"{parsed.person} has no grant {parsed.id}", code="unknown_grant",
-        remedy=f"See which there are: doorward grants list {parsed.person}",
-    )  # fmt: skip
 
 
 def _end_of(grant: Grant) -> datetime:

@@ -10,8 +10,9 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from gateway.cli import settings_of, show, table
 from gateway.cli.admin import opa
+from gateway.cli.grants_door import UnknownGrant
 from gateway.door.etags import etag
-from gateway.errors import DoorwardError, PolicyUnavailable
+from gateway.errors import PolicyUnavailable
 from gateway.model import Reason, Value
 from gateway.policy.contract import common
 from gateway.settings import Settings
@@ -112,13 +113,12 @@ def _list(parsed: argparse.Namespace) -> int:
 def _show(parsed: argparse.Namespace) -> int:
     rows = overview(settings_of(parsed), [parsed.person], grant=parsed.id)
     if not rows:
-        raise DoorwardError(
-            f"{parsed.person} has no grant {parsed.id}", code="unknown_grant",
-            remedy=f"See which there are: doorward grants list {parsed.person}",
-        )  # fmt: skip
+        raise UnknownGrant(parsed.person, parsed.id)
     tag = f'"{etag(rows[0].value)}"'
     value = {"etag": tag, "rows": [row.model_dump(mode="json") for row in rows]}
-    lines = [f"{parsed.person} {parsed.id}", *(f"  {name:<12}{text}" for name, text in _facts(rows, tag))]
+    facts = list(_facts(rows, tag))
+    wide = max(len(name) for name, _ in facts)
+    lines = [f"{parsed.person} {parsed.id}", *(f"  {name:<{wide}}  {text}" for name, text in facts)]
     show(parsed, value, "\n".join(printable(line) for line in lines))
     return 0
 

@@ -108,6 +108,15 @@ async def test_a_grant_is_added_listed_and_removed(door: Running) -> None:
     assert after.out == "no grants\n"
 
 
+async def test_a_grant_that_is_not_there_is_not_said_to_be_removed(door: Running) -> None:
+    """Else one whose name was mistyped would be taken for access that has ended."""
+    ran = await doorward("grants", "remove", "bob", "INC-404", "--config", door.file)
+
+    assert (ran.status, ran.out) == (1, "")
+    assert "doorward: unknown_grant: bob has no grant INC-404" in ran.err
+    assert "doorward grants list bob" in ran.err
+
+
 async def test_an_added_grant_gets_an_id_and_can_be_told_as_json(door: Running) -> None:
     words: list[str | Path] = ["--reason", "x", "--approved-by", "erin", "--json", "--config", door.file]
     added = await doorward("grants", "add", "bob", ORDERS, *words)
@@ -129,7 +138,8 @@ async def test_a_refused_grant_says_the_field_and_what_to_do(door: Running) -> N
 async def test_the_token_is_the_only_clients_or_the_one_that_is_named(door: Running, tmp_path: Path) -> None:
     wrong = write_secret(tmp_path / "wrong.token", "wrong")
     right = write_secret(tmp_path / "right.token", TOKEN)
-    words: list[str | Path] = ["grants", "remove", "bob", "INC-404", "--config", door.file]
+    words: list[str | Path] = ["grants", "add", "bob", ORDERS, "--reason", "x", "--approved-by", "erin"]
+    words += ["--config", door.file]
     by_file, by_variable, both = await asyncio.gather(
         doorward(*words, "--token-file", wrong),
         doorward(*words, env={"DOORWARD_TOKEN_FILE": str(wrong)}),
@@ -149,7 +159,11 @@ async def test_a_door_that_is_not_there_or_no_door_is_told(door: Running, tmp_pa
         doorward(*words, "--config", door.file, "--door", "ftp://127.0.0.1"),
     )
 
-    assert [ran.status for ran in (closed, none, other)] == [1, 1, 1]
+    unread = await doorward(*words, "--config", door.file, "--ca-file", doorless)
+
+    assert [ran.status for ran in (closed, none, other, unread)] == [1, 1, 1, 1]
+    assert f"--ca-file: {doorless}: " in unread.err
+    assert "door.listen" in closed.err
     assert "cannot be reached" in closed.err
     assert "has no grants door" in none.err
     assert "cannot be reached" in other.err
@@ -291,9 +305,10 @@ async def test_check_names_each_part_that_is_missing_and_its_remedy(opa_server: 
     no_docker = settings_tree(tmp_path, opa_server, backends={"docker": {"url": f"unix://{tmp_path}/none.sock"}})
     no_key = settings_tree(tmp_path, opa_server, ssh={"host_keys": [str(tmp_path / "none.key")]})
     no_log = settings_tree(tmp_path, opa_server, audit={"file": str(tmp_path)})
+    no_folder = settings_tree(tmp_path, opa_server, state_dir=str(write_secret(tmp_path / "file", "") / "state"))
     no_ca = settings_tree(tmp_path, opa_server, policy={"url": "https://127.0.0.1:1", "ca_file": str(tmp_path / "ca")})
     cases = {"OPA": no_opa, "OPA ": wrong_token, "issuer": no_vault, "backend": no_docker, "host keys": no_key}
-    cases |= {"audit log": no_log, "OPA  ": no_ca}
+    cases |= {"audit log": no_log, "OPA  ": no_ca, "state folder": no_folder}
     files = []
     for number, settings in enumerate(cases.values()):
         (tmp_path / str(number)).mkdir()
@@ -309,6 +324,7 @@ async def test_check_names_each_part_that_is_missing_and_its_remedy(opa_server: 
         assert failed, (part, result.out)
         assert all(found["says"] and found["remedy"] for found in failed), failed
         assert findings(result)["settings"]["ok"], "the parts that are there are still looked at"
+    assert failing(ran[0]) == {"OPA"}, "that OPA is down is said once"
 
 
 async def test_check_has_identity_providers_begin_a_login(opa_server: Opa, tmp_path: Path) -> None:

@@ -132,3 +132,11 @@ async def test_policies_that_do_not_know_the_list_are_told(tmp_path: Path) -> No
     assert ran.status == 1
     assert "policy_undefined" in ran.err
     assert "Update its policies" in ran.err
+
+
+async def test_what_is_shown_of_one_is_apart_from_its_name(config: Path, world: Opa) -> None:
+    world.put(f"grants/{BOB}/other", grant(requested_at="2030-01-31T12:00:00Z", requested_by="ticketing"))
+    told = await doorward("grants", "show", BOB, "other", "--config", config)
+
+    assert "  requested_at  2030-01-31T12:00:00Z" in told.out.splitlines()
+    assert "  target        orders-db" in told.out.splitlines()
