@@ -36,6 +36,13 @@ class SecretRef(Section):
     file: Path | None = None
     env: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_value(cls, given: object) -> object:
+        if isinstance(given, str):
+            raise ValueError("a secret is not written here: name the `file` or the `env` variable that holds it")
+        return given
+
     @model_validator(mode="after")
     def _one_of(self) -> SecretRef:
         if (self.file is None) == (self.env is None):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import asdict, dataclass
@@ -29,8 +30,6 @@ from gateway.policy.opa import Opa
 from gateway.settings import Settings
 from gateway.settings_ssh import VaultHostCertificateSettings
 from gateway.words import printable
-
-MALFORMED_TARGETS = "gateway/targets/malformed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +62,13 @@ def _check(parsed: argparse.Namespace) -> int:
 
 
 async def _findings(settings: Settings) -> list[Finding]:
-    found = [Finding("settings", True, "well-formed"), await _tried("host keys", lambda: _host_keys(settings))]
-    found.append(await _tried("audit log", lambda: _audit(settings)))
+    looks = {"state folder": _state, "host keys": _host_keys, "audit log": _audit}
+    if settings.door.listen:
+        looks["grants door"] = _door
+    found = [Finding("settings", True, "well-formed")]
+    found += [await _tried(what, partial(look, settings)) for what, look in looks.items()]
     if (host := settings.ssh.host_certificate.vault) is not None:
         found.append(await _tried("host certificate", lambda: _host_certificate(settings, host)))
-    if settings.door.listen:
-        found.append(await _tried("grants door", lambda: _door(settings)))
     async with AsyncExitStack() as stack:
         targets: dict[str, Any] = {}
         try:
@@ -77,10 +77,11 @@ async def _findings(settings: Settings) -> list[Finding]:
             found.append(_finding("OPA", error))
         else:
             found.append(await _tried("OPA", lambda: _opa(opa, settings)))
-            found += [await _tried(f"policy {decision.value}", partial(_decides, opa, decision, settings))
-                      for decision in Decision]  # fmt: skip
-            found += await _bundles(opa)
-            targets = await _targets(opa, found)
+            if found[-1].ok:  # else each question would only say the same again
+                found += [await _tried(f"policy {decision.value}", partial(_decides, opa, decision, settings))
+                          for decision in Decision]  # fmt: skip
+                found += await _bundles(opa)
+                targets = await _targets(opa, found)
         found += await _parts(stack, settings, targets)
         found += await _verifiers(stack, settings)
         found += await _identity_providers(stack, settings)
@@ -97,6 +98,14 @@ async def _tried(what: str, look: Callable[[], Awaitable[str]]) -> Finding:
 def _finding(what: str, error: DoorwardError) -> Finding:
     cause = f" ({error.__cause__})" if error.__cause__ else ""
     return Finding(what, False, f"{error}{cause}", error.reasons[0].remedy)
+
+
+async def _state(settings: Settings) -> str:
+    folder = settings.state.absolute()
+    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise SettingsError(f"state_dir: {there} is no folder that this user may write to", remedy="Name one that is.")
+    return f"{folder} {'is there' if there == folder else 'will be made'}"
 
 
 async def _host_keys(settings: Settings) -> str:
@@ -193,7 +202,7 @@ async def _targets(opa: Opa, found: list[Finding]) -> dict[str, Any]:
     """Those of which a permit can be made; the others are findings."""
     try:
         targets = await opa.read("targets") or {}
-        malformed = (await opa.query(MALFORMED_TARGETS, {}, {})).result or []
+        malformed = (await opa.query("gateway/targets/malformed", {}, {})).result or []
     except DoorwardError as error:
         found.append(_finding("targets", error))
         return {}

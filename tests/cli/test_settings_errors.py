@@ -27,6 +27,7 @@ async def test_a_wrong_setting_is_named_by_its_key_and_its_value_is_not_shown(tm
     assert ran.status == 1
     assert ran.out == ""
     assert "doorward: settings: policy.token" in ran.err
+    assert "name the `file` or the `env` variable" in ran.err
     assert "what to do:" in ran.err
     assert "s3cret" not in ran.err
 
