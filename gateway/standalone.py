@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -67,20 +67,21 @@ async def standing(backend: str, listen: str, state: Path) -> AsyncIterator[tupl
     folder = state.expanduser().absolute()
     built({"ssh": {"listen": listen}})  # what is wrong with it is told before anything is started
     make_private(folder)
-    with _alone(folder):
-        async with _standing(backend, listen, folder) as running:
-            print(f"doorward: everything is up after {time.monotonic() - started:.1f} s", file=sys.stderr)
-            yield running, folder
+    async with AsyncExitStack() as stack:
+        try:
+            stack.enter_context(_alone(folder))
+            running = await stack.enter_async_context(_standing(backend, listen, folder))
+        except OSError as error:
+            remedy = "Make room or take away what is in the way, or name another folder with --state."
+            raise SettingsError(f"{folder} cannot be used: {error}", remedy=remedy) from error
+        print(f"doorward: everything is up after {time.monotonic() - started:.1f} s", file=sys.stderr)
+        yield running, folder
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Raises SettingsError where another gateway with embedded parts has the folder."""
-    try:
-        lock = (folder / "lock").open("w")
-    except OSError as error:
-        raise SettingsError(f"{folder} cannot be written to: {error}", remedy="Name another with --state.") from error
-    with lock:
+    with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -30,6 +30,18 @@ async def test_a_state_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
     assert "what to do: Name a folder" in ran.err
 
 
+@pytest.mark.parametrize("name", ["lock", "opa/gateway.token.new"])
+async def test_what_cannot_be_written_there_is_named(tmp_path: Path, name: str) -> None:
+    """As on a disk that is full."""
+    (tmp_path / name).mkdir(parents=True)
+    ran = await doorward("run", "--state", tmp_path)
+
+    assert ran.status == 1
+    assert f"doorward: settings: {tmp_path} cannot be used: " in ran.err
+    assert str(tmp_path / name) in ran.err
+    assert "--state" in ran.err
+
+
 async def test_a_second_one_in_the_same_folder_is_told_of_the_first(tmp_path: Path) -> None:
     with (tmp_path / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
