@@ -19,6 +19,7 @@ from bench.growth import growth
 from bench.kills import kills
 from bench.latency import cold, second
 from bench.memory import memory
+from bench.podstreams import podstreams
 from bench.pools import pods, pools
 from bench.replay import replay
 from bench.samples import Samples
@@ -39,6 +40,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "pools": lambda stand, asked: pools(stand, asked.rounds, asked.warm_up, asked.burst),
     "pods": lambda stand, asked: pods(stand, asked.rounds, asked.warm_up, asked.burst),
     "throughput": lambda stand, asked: throughput(stand, asked.streams, asked.megabytes),
+    "podstreams": lambda stand, asked: podstreams(stand, asked.streams, asked.megabytes),
     "crowded": lambda stand, asked: crowded(stand, asked.streams, asked.megabytes),
     "growth": lambda stand, asked: growth(stand, asked.logins),
     "decisions": lambda stand, asked: decisions(stand, asked.people, asked.rounds * 10),

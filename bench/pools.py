@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,32 +79,49 @@ def pools(stand: Stand, rounds: int, warm_up: int, burst: int) -> tuple[list[Row
 
 def pods(stand: Stand, rounds: int, warm_up: int, burst: int) -> tuple[list[Row], dict[str, Samples]]:
     """The same in a cluster of one node, which is started for it."""
+    limits = {"memory_bytes": 2**26, "cpus": 1.0, "pids": POD_PIDS, "tmpfs_bytes": 2**22}
+    with (
+        clustered(stand, limits) as backend,
+        _pooled(stand, "kubernetes", kubernetes=backend) as pooled,
+        _pooled(stand, "kubernetes", size=0, kubernetes=backend) as plain,
+    ):
+        warm = pooled.peer("kubernetes, warm", POD)
+        measured: dict[str, tuple[Peer, Callable[[], Any]]] = {
+            "Doorward, Kubernetes, warm": (warm, lambda: pooled.full("kubernetes")),
+            "Doorward, Kubernetes, cold": (plain.peer("kubernetes, cold", POD), lambda: True),
+        }
+        found = _in_turn(stand, measured, rounds, warm_up)
+        until(lambda: pooled.full("kubernetes"), 120)
+        rows, samples = _burst("Kubernetes", warm, pooled, burst)
+        return _rows(found) + rows, found | samples
+
+
+@contextmanager
+def podded(stand: Stand) -> Iterator[tuple[Peer, int]]:
+    """A gateway whose workspaces are cold pods, with the limits of the other workspaces; and its process."""
+    limits = {**stand.site.target()["limits"], "pids": POD_PIDS}
+    with (
+        clustered(stand, limits) as backend,
+        _pooled(stand, "kubernetes", size=0, kubernetes=backend) as plain,
+    ):
+        yield plain.peer("Doorward, Kubernetes", POD), plain.door.process.pid
+
+
+@contextmanager
+def clustered(stand: Stand, limits: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A cluster of one node with a target in it that is granted; yields the settings of the backend."""
     with cluster() as there:
         for file in ("namespace.yaml", "role.yaml"):
             there.apply(SHIPPED / file)
-        backend = {
+        target = stand.site.target(backend="kubernetes", image=there.images.workspace("full"), limits=limits)
+        example.load(stand.site.opa, {POD: target}, {})
+        stand.door.grant("INC-3", target=POD)
+        yield {
             "kubeconfig": str(there.config_for("doorward-gateway", NAMESPACE)),
             "agent_image": there.images.agent(),
             "pod_pids_limit": POD_PIDS,
             "enforces_network_policy": True,
         }
-        limits = {"memory_bytes": 2**26, "cpus": 1.0, "pids": POD_PIDS, "tmpfs_bytes": 2**22}
-        target = stand.site.target(backend="kubernetes", image=there.images.workspace("full"), limits=limits)
-        example.load(stand.site.opa, {POD: target}, {})
-        stand.door.grant("INC-3", target=POD)
-        with (
-            _pooled(stand, "kubernetes", kubernetes=backend) as pooled,
-            _pooled(stand, "kubernetes", size=0, kubernetes=backend) as plain,
-        ):
-            warm = pooled.peer("kubernetes, warm", POD)
-            measured: dict[str, tuple[Peer, Callable[[], Any]]] = {
-                "Doorward, Kubernetes, warm": (warm, lambda: pooled.full("kubernetes")),
-                "Doorward, Kubernetes, cold": (plain.peer("kubernetes, cold", POD), lambda: True),
-            }
-            found = _in_turn(stand, measured, rounds, warm_up)
-            until(lambda: pooled.full("kubernetes"), 120)
-            rows, samples = _burst("Kubernetes", warm, pooled, burst)
-            return _rows(found) + rows, found | samples
 
 
 def _in_turn(
