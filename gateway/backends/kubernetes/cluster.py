@@ -66,7 +66,10 @@ class Cluster:
         url, headers = await self._addresses.connect_get_namespaced_pod_attach(
             pod, self.namespace, container=container, stdin=True, stdout=False, stderr=True, _preload_content=False
         )
-        return await upgrade(self._session, url, headers, pod)
+        held = await upgrade(self._session, url, headers, pod)
+        if not held.can_half_close:
+            log.warning("kubernetes_streams_by_v4", extra={"workspace": pod, "why": "the API server has no v5"})
+        return held
 
     async def exec(self, pod: str, container: str, command: list[str]) -> PodStream:
         """Run `command` in a container, its stdin and stdout the stream.  Raises one of FAULTS."""

@@ -29,7 +29,7 @@ import httpx
 import yaml
 
 from tests.stack import StackError
-from tests.stack.cluster.files import API, BRIDGE, CGROUP, ETCD, NODE, NODE_IP, Layout, kubeconfig
+from tests.stack.cluster.files import API, BRIDGE, CGROUP, ETCD, NODE, NODE_IP, OLDER_API, Layout, kubeconfig
 from tests.stack.cluster.images import NodeImages
 from tests.stack.cluster.network import FROM_PODS, Enforcement
 from tests.stack.process import Processes, Running, wait_until
@@ -90,6 +90,20 @@ class Cluster:
             yield
         finally:
             os.kill(server, signal.SIGCONT)
+
+    @contextmanager
+    def older_api(self) -> Iterator[str]:
+        """The address of a second API server of the same cluster, one that knows no `v5.channel.k8s.io`."""
+        command = self.layout.commands()["kube-apiserver"]
+        older = [f"--secure-port={OLDER_API}" if one == f"--secure-port={API}" else one for one in command]
+        processes = Processes(self.layout.directory / "older")
+        try:
+            running = processes.start("api", [*older, "--feature-gates=TranslateStreamCloseWebsocketRequests=false"])
+            url = f"https://127.0.0.1:{OLDER_API}"
+            wait_until(lambda: _get(self, f"{url}/readyz") is not None, running, seconds=180)
+            yield url
+        finally:
+            processes.end()
 
     def token_of(self, account: str, namespace: str, *audiences: str) -> str:
         """A projected token of a service account, for the API or for `audiences`."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 NODE = "node1"
-API, ETCD, ETCD_PEER, KUBELET, KUBELET_HEALTH = 16443, 16449, 16450, 16250, 16248
+API, OLDER_API, ETCD, ETCD_PEER, KUBELET, KUBELET_HEALTH = 16443, 16444, 16449, 16450, 16250, 16248
 BRIDGE, PODS, SERVICES = "kubetest0", "10.244.77.0/24", "10.96.77.0/24"
 NODE_IP = "10.244.77.1"
 """The bridge's own address: nothing depends on the machine's network."""
