@@ -23,7 +23,7 @@ import asyncssh
 import httpx
 
 from gateway import assets
-from gateway.app import Gateway, gateway, make_private
+from gateway.app import Gateway, gateway
 from gateway.embedded.children import steady_port
 from gateway.embedded.opa import EmbeddedOpa, opa, write_secret
 from gateway.embedded.postgres import EmbeddedPostgres, postgres
@@ -31,6 +31,7 @@ from gateway.embedded.tools import OPA, find_or_build
 from gateway.embedded.wheel import wheel_tools
 from gateway.errors import SettingsError
 from gateway.model import Address
+from gateway.parts import make_private
 from gateway.policy.contract import rfc3339
 from gateway.settings import Settings, built, to_toml
 

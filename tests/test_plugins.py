@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.app import open_backends, open_issuers
 from gateway.errors import SettingsError
 from gateway.model import Address
+from gateway.parts import open_backends, open_issuers
 from gateway.settings import Settings
 from gateway.standalone import example_target
 from tests.cli.commands import doorward, written

@@ -154,7 +154,7 @@ async def _opa(opa: Opa, settings: Settings) -> str:
 
 
 async def _decides(opa: Opa, decision: Decision, settings: Settings) -> str:
-    from gateway.app import open_verifiers
+    from gateway.parts import open_verifiers
 
     asked = {"verifiers": sorted(open_verifiers(settings))} if decision is Decision.UNFIT else {}
     answer = await opa.query(decision.asked_at, {**common(settings.instance), **asked}, {})
@@ -215,7 +215,7 @@ async def _targets(opa: Opa, found: list[Finding]) -> dict[str, Any]:
 
 
 async def _parts(stack: AsyncExitStack, settings: Settings, targets: dict[str, Any]) -> list[Finding]:
-    from gateway.app import open_backends, open_issuers
+    from gateway.parts import open_backends, open_issuers
 
     found: list[Finding] = []
     backends: dict[str, Backend] = {}
@@ -243,7 +243,7 @@ async def _parts(stack: AsyncExitStack, settings: Settings, targets: dict[str, A
 
 
 async def _verifiers(stack: AsyncExitStack, settings: Settings) -> list[Finding]:
-    from gateway.app import open_checked_verifiers
+    from gateway.parts import open_checked_verifiers
 
     found: list[Finding] = []
     for kind, manager in open_checked_verifiers(settings).items():
