@@ -169,6 +169,8 @@ class Limited(Closing):
             super().resume_reading()
 
     def _flush_recv_buf(self, exc: Exception | None = None) -> None:
+        if self._close_event.is_set():
+            return  # the connection was lost: nobody hears it any more, and asyncssh would assert that somebody does
         while self._recv_buf and not self._recv_paused:
             self._deliver_data(*self._recv_buf.pop(0))
         if self._request_waits and not self._recv_buf:

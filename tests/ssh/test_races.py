@@ -22,6 +22,7 @@ from gateway.audit.writer import Writer
 from gateway.backends import Bindable, Order
 from gateway.errors import AuditUnavailable, DoorwardError, WorkspaceUnavailable
 from gateway.policy import Policy
+from gateway.ssh.raw import RawChannel
 from gateway.ssh.server import Engineer
 from gateway.telemetry import Step
 from tests.fakes import ProcessBackend
@@ -191,6 +192,22 @@ async def test_an_engineer_who_leaves_at_any_stage_leaves_nothing(
         await backend.reached.wait()
         backend.go.set()
     gc.collect()
+
+
+async def test_who_leaves_with_all_said_while_a_workspace_starts_is_no_fault_of_the_library(
+    opa_server: Opa, tmp_path: Path, unexpected: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As `ssh -R ... -o ExitOnForwardFailure=yes door true </dev/null` does, where the listener is refused."""
+    async with gated(opa_server, tmp_path, "before entering") as (site, backend):
+        client = await openssh(site, tmp_path, "-Tn")
+        await backend.reached.wait()
+        await until(lambda: any(isinstance(one, RawChannel) and one._recv_state == "eof_pending"
+                                for one in gc.get_objects()))  # fmt: skip
+        client.kill()
+        await client.wait()
+        await site.nothing_left()
+
+    assert "connection_crashed" not in caplog.messages
 
 
 async def test_a_grant_deleted_while_the_workspace_starts_starts_nothing(
