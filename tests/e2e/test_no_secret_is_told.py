@@ -101,8 +101,9 @@ def _secrets(state: Path, password: str) -> dict[str, bytes]:
 
 def _files(state: Path, log: Path) -> dict[str, bytes]:
     """All that lies in the state folder, but for the secrets' own files; and what the gateway said."""
-    files = [file for file in state.rglob("*") if file.is_file() and not any(map(file.match, PLACES_OF_SECRETS))]
-    return {STREAMS: log.read_bytes(), **{str(file.relative_to(state)): file.read_bytes() for file in files}}
+    every = [Path(folder, name) for folder, _, names in os.walk(state) for name in names]
+    files = [file for file in every if file.is_file() and not any(map(file.match, PLACES_OF_SECRETS))]
+    return {STREAMS: log.read_bytes(), **{str(file.relative_to(state)): _read(file) for file in files}}
 
 
 def _processes(state: Path) -> dict[str, bytes]:
@@ -129,5 +130,5 @@ def _ps() -> str:
 def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
-    except OSError:  # one of another user's, or one that has ended
+    except OSError:  # a process of another user's, or what has just gone
         return b""
