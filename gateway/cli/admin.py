@@ -13,6 +13,8 @@ from gateway.errors import DoorwardError, PolicyUnavailable, SettingsError
 from gateway.settings import Settings
 
 NONE: Mapping[str, str] = {}
+NO_MORE = "The answer says no more; the log of whoever gave it may."
+"""What to do where a refusal has no remedy."""
 
 
 def admin(settings: Settings, method: str, path: str, value: Any = None) -> Any:
@@ -96,4 +98,4 @@ def _body(answer: httpx.Response) -> Any:
 
 
 def _remedies(body: dict[str, Any]) -> str:
-    return " ".join(str(error["remedy"]) for error in body.get("errors", []) if error.get("remedy")) or "See above."
+    return " ".join(str(error["remedy"]) for error in body.get("errors", []) if error.get("remedy")) or NO_MORE

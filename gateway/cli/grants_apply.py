@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote
 import httpx
 
 from gateway.cli import show, table
+from gateway.cli.admin import NO_MORE
 from gateway.cli.manifests import Manifest
 from gateway.cli.plan import Action, Step, plan
 from gateway.errors import DoorwardError
@@ -77,7 +78,7 @@ def _write(steps: Sequence[Step], ask: Ask, *, dry_run: bool) -> None:
 def _refusal(answer: httpx.Response, owners: Sequence[Step]) -> DoorwardError:
     body = _body(answer)
     reasons = [_reason(error, owners) for error in body.get("errors", []) if isinstance(error, dict)]
-    refusal = DoorwardError(str(body.get("message", answer.reason_phrase)), code="refused", remedy="See above.")
+    refusal = DoorwardError(str(body.get("message", answer.reason_phrase)), code="refused", remedy=NO_MORE)
     refusal.reasons = tuple(reasons) or refusal.reasons
     return refusal
 

@@ -122,7 +122,9 @@ class Admin:
         entry = self._live.entry(session)
         await caller.may(Action.END, _handled(entry), reason=why)
         if entry is None:
-            raise Refused(404, "resource_not_found", f"no live session {session}")
+            message = f"no live session {session}"
+            gone = Reason(code="no_session", message=message, remedy="`doorward sessions` lists those that live.")
+            raise Refused(404, "resource_not_found", message, [gone])
         # From here to the end no turn of the loop: of two who end it, one did.
         outcome = "ended before" if entry.ended.done() else "ended by word"
         entry.end([_ending(caller, why)])

@@ -66,6 +66,7 @@ async def test_nobody_inside_is_no_error_and_an_unknown_session_is(door: Running
     assert (shown.status, shown.json) == (0, [])
     assert ended.status == 1
     assert "no live session 0123456789abcdef" in ended.err
+    assert "`doorward sessions` lists those that live" in ended.err
 
 
 async def test_without_a_gateway_the_remedy_is_to_start_one(tmp_path: Path) -> None:
