@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from gateway.errors import DoorwardError, PolicyUnavailable, SettingsError
+from gateway.model import Reason
 from gateway.settings import Settings
 
 NONE: Mapping[str, str] = {}
-NO_MORE = "The answer says no more; the log of whoever gave it may."
-"""What to do where a refusal has no remedy."""
+_NO_MORE = "The answer says no more; the log of whoever gave it may."
 
 
 def admin(settings: Settings, method: str, path: str, value: Any = None) -> Any:
@@ -93,9 +93,14 @@ def _body(answer: httpx.Response) -> Any:
     if not isinstance(body, dict):
         raise DoorwardError(f"{answer.url.host} answered with no object: is it the right address?")
     if answer.is_error:
-        raise DoorwardError(str(body.get("message", answer.reason_phrase)), code="refused", remedy=_remedies(body))
+        raise refusal(answer, body)
     return body
 
 
-def _remedies(body: dict[str, Any]) -> str:
-    return " ".join(str(error["remedy"]) for error in body.get("errors", []) if error.get("remedy")) or NO_MORE
+def refusal(answer: httpx.Response, body: Mapping[str, Any], reasons: Iterable[Reason] = ()) -> DoorwardError:
+    """What an answer that refuses says: `reasons` that were read from its body, else its own sentence and remedies."""
+    errors = [error for error in body.get("errors", []) if isinstance(error, dict)]
+    remedies = " ".join(str(error["remedy"]) for error in errors if error.get("remedy")) or _NO_MORE
+    refused = DoorwardError(str(body.get("message", answer.reason_phrase)), code="refused", remedy=remedies)
+    refused.reasons = tuple(reasons) or refused.reasons
+    return refused

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 import httpx
 
 from gateway.cli import show, table
-from gateway.cli.admin import NO_MORE
+from gateway.cli.admin import refusal
 from gateway.cli.manifests import Manifest
 from gateway.cli.plan import Action, Step, plan
 from gateway.errors import DoorwardError
@@ -77,10 +77,8 @@ def _write(steps: Sequence[Step], ask: Ask, *, dry_run: bool) -> None:
 
 def _refusal(answer: httpx.Response, owners: Sequence[Step]) -> DoorwardError:
     body = _body(answer)
-    reasons = [_reason(error, owners) for error in body.get("errors", []) if isinstance(error, dict)]
-    refusal = DoorwardError(str(body.get("message", answer.reason_phrase)), code="refused", remedy=NO_MORE)
-    refusal.reasons = tuple(reasons) or refusal.reasons
-    return refusal
+    errors = [error for error in body.get("errors", []) if isinstance(error, dict)]
+    return refusal(answer, body, [_reason(error, owners) for error in errors])
 
 
 def _reason(error: dict[str, Any], owners: Sequence[Step]) -> Reason:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 
 from gateway.cli import settings_of, token_of
-from gateway.cli.admin import NO_MORE, ask_door
+from gateway.cli.admin import ask_door, refusal
 from gateway.errors import DoorwardError, SettingsError
 from gateway.model import Reason
 from gateway.settings import Settings
@@ -97,10 +97,7 @@ def _good(answer: httpx.Response) -> httpx.Response:
     body = _body(answer)  # also of a success: a page with 200 is no door's
     if answer.is_success:
         return answer
-    refusal = DoorwardError(str(body.get("message", answer.reason_phrase)), code="refused", remedy=NO_MORE)
-    told = [_reason(error) for error in body.get("errors", []) if isinstance(error, dict)]
-    refusal.reasons = tuple(told) or refusal.reasons
-    raise refusal
+    raise refusal(answer, body, [_reason(error) for error in body.get("errors", []) if isinstance(error, dict)])
 
 
 def _reason(error: dict[str, Any]) -> Reason:
